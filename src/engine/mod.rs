@@ -1,0 +1,5 @@
+//! Engines: the manifest says what a model is and how its input and output are meant.
+
+pub mod manifest;
+
+pub use manifest::{Channels, HeadChoice, InputSpec, Manifest, OutputSpec, Range, Thresholds};

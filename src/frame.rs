@@ -1,0 +1,177 @@
+//! A decoded frame: who made it, when its light was caught, and a loan of its pixels.
+//!
+//! Pixels belong to the decoder's pool. A [`Frame`] is a loan that goes back when it is dropped; it lives no
+//! longer than its slot and its batch, and nothing copies it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::mask::RegionMask;
+
+/// The configured name of a camera: a topic level, so `[A-Za-z0-9_-]` only. Cheap to clone.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct CameraId(Arc<str>);
+
+impl CameraId {
+    /// Wraps a name that the configuration has already checked.
+    pub fn new(name: &str) -> Self {
+        Self(Arc::from(name))
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for CameraId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for CameraId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Which clock a capture time was read from, the most trustworthy first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ClockSource {
+    /// The camera's own clock, through RTCP sender reports.
+    RtcpSr,
+    /// This host's clock when the access unit arrived.
+    HostArrival,
+    /// The position in a file, on this host's clock.
+    File,
+}
+
+/// When the light of a frame was caught, and how far that may be off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Captured {
+    /// Wall time. Never goes backward within one boot of one camera.
+    pub wall: SystemTime,
+    /// The clock it was read from.
+    pub clock: ClockSource,
+    /// Bound of the error known to us, in milliseconds.
+    pub err_ms: u32,
+}
+
+/// Everything about a frame but its pixels: what outlives the loan.
+#[derive(Clone, Debug)]
+pub struct FrameInfo {
+    /// Its camera.
+    pub camera: CameraId,
+    /// Number of the decoded frame, from 0 at the start of the daemon, without gaps.
+    pub seq: u64,
+    /// When its access unit arrived, before decoding (files: when it was due).
+    pub arrived: Instant,
+    /// When it left the decoder.
+    pub decoded: Instant,
+    /// Capture time.
+    pub captured: Captured,
+    /// Presentation time stamp of the stream, in nanoseconds.
+    pub pts_ns: Option<u64>,
+    /// Width and height of the source, in pixels.
+    pub size: (u32, u32),
+}
+
+/// A decoded frame on loan from its decoder's pool.
+pub struct Frame {
+    /// What outlives the loan.
+    pub info: FrameInfo,
+    /// The pixels.
+    pub image: Image,
+    /// Polygons whose pixels must not be looked at.
+    pub mask: Option<Arc<RegionMask>>,
+}
+
+/// Where the pixels lie. Each memory is an arm of its own: backends match on it and say which they take.
+pub enum Image {
+    /// In the host's memory, planar YUV.
+    System(SystemImage),
+}
+
+/// Layout of 8-bit 4:2:0 planes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PixelFormat {
+    /// Three planes: Y, U, V.
+    I420,
+    /// Two planes: Y, then U and V interleaved.
+    Nv12,
+}
+
+/// How YUV values map to RGB.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Colour {
+    /// ITU-R BT.709 coefficients, else BT.601.
+    pub bt709: bool,
+    /// Luma 0..255, else 16..235.
+    pub full_range: bool,
+}
+
+/// The planes of a frame in host memory, whoever owns them.
+pub trait Planes: Send {
+    /// Bytes of plane `index` (0 = Y), at least `stride × rows` but for the last row's padding.
+    fn plane(&self, index: usize) -> &[u8];
+}
+
+/// A frame in host memory.
+pub struct SystemImage {
+    /// Plane layout.
+    pub format: PixelFormat,
+    /// Width in pixels.
+    pub width: u32,
+    /// Height in pixels.
+    pub height: u32,
+    /// Bytes from one row to the next, a plane; the third is 0 for NV12.
+    pub strides: [usize; 3],
+    /// YUV to RGB.
+    pub colour: Colour,
+    /// The loan.
+    pub planes: Box<dyn Planes>,
+}
+
+/// Planes in memory of our own: synthetic frames of tests and of `bench`.
+pub struct OwnedPlanes(pub [Vec<u8>; 3]);
+
+impl Planes for OwnedPlanes {
+    fn plane(&self, index: usize) -> &[u8] {
+        &self.0[index]
+    }
+}
+
+impl SystemImage {
+    /// An I420 image of one colour (`y`, `u`, `v`), full range BT.601; for tests and warm-up.
+    pub fn solid(width: u32, height: u32, yuv: [u8; 3]) -> Self {
+        let chroma = (width.div_ceil(2) as usize, height.div_ceil(2) as usize);
+        let luma = vec![yuv[0]; width as usize * height as usize];
+        let planes = [luma, vec![yuv[1]; chroma.0 * chroma.1], vec![yuv[2]; chroma.0 * chroma.1]];
+        Self {
+            format: PixelFormat::I420,
+            width,
+            height,
+            strides: [width as usize, chroma.0, chroma.0],
+            colour: Colour { bt709: false, full_range: true },
+            planes: Box::new(OwnedPlanes(planes)),
+        }
+    }
+}
+
+impl Frame {
+    /// A frame of one colour that belongs to no stream: the backends' warm-up, benches and tests.
+    pub fn solid(camera: &CameraId, size: (u32, u32), now: Instant) -> Self {
+        let wall = SystemTime::UNIX_EPOCH + Duration::from_secs(0);
+        let captured = Captured { wall, clock: ClockSource::File, err_ms: 0 };
+        let info =
+            FrameInfo { camera: camera.clone(), seq: 0, arrived: now, decoded: now, captured, pts_ns: None, size };
+        Self { info, image: Image::System(SystemImage::solid(size.0, size.1, [114, 128, 128])), mask: None }
+    }
+}

@@ -1,0 +1,40 @@
+//! watchpost: many cameras in, batched detections out on MQTT.
+//!
+//! The code is the data path. Read it in this order:
+//!
+//! 1. [`camera`] decodes a stream into [`frame`]s,
+//! 2. a [`slot`] holds the newest one,
+//! 3. [`batch`] decides which of them go together,
+//! 4. a [`backend`] runs the [`engine`] over them (driven by [`infer`]; geometry in [`letterbox`] and [`mask`]),
+//! 5. [`yolo`] reads the head and suppresses duplicates,
+//! 6. [`analyze`] makes [`event`]s of what is left,
+//! 7. [`publish`] spools and sends them.
+//!
+//! Around it: [`config`] says what is true, [`daemon`] wires, [`metrics`], [`health`] and [`http`] tell, [`worker`],
+//! [`signal`], [`systemd`] and [`logging`] hold the process, [`cli`] and [`cmd`] are the commands.
+
+pub mod analyze;
+pub mod backend;
+pub mod batch;
+pub mod camera;
+pub mod engine;
+pub mod event;
+pub mod frame;
+pub mod infer;
+pub mod letterbox;
+pub mod mask;
+pub mod publish;
+pub mod slot;
+pub mod yolo;
+
+pub mod cli;
+pub mod cmd;
+pub mod config;
+pub mod daemon;
+pub mod health;
+pub mod http;
+pub mod logging;
+pub mod metrics;
+pub mod signal;
+pub mod systemd;
+pub mod worker;
