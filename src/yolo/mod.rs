@@ -1,9 +1,16 @@
-//! Pure: what a model's output tensors mean. [`head`] turns tensors into candidates, [`nms`] keeps the best.
+//! Pure: what a model's output tensors mean. [`head`] recognises the layout and turns tensors into candidates,
+//! [`nms`] keeps the best.
 
+mod decode;
 pub mod head;
 pub mod nms;
+mod tensor;
+
+use std::cmp::Ordering;
 
 use crate::letterbox::Rect;
+
+pub use tensor::{TensorData, TensorSpec, TensorView};
 
 /// A box over the confidence threshold, in input pixels.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -16,6 +23,16 @@ pub struct Candidate {
     pub class: u32,
 }
 
+impl Candidate {
+    /// The better one first: by score, then the lower class, then the position. A total order, so that what is
+    /// kept does not depend on the order of the boxes in a tensor.
+    pub fn rank(&self, other: &Self) -> Ordering {
+        let by_score = other.score.total_cmp(&self.score).then(self.class.cmp(&other.class));
+        let sides = self.rect.iter().zip(&other.rect);
+        sides.fold(by_score, |order, (a, b)| order.then_with(|| a.total_cmp(b)))
+    }
+}
+
 /// What a backend returns for a frame: at most `max_candidates` boxes.
 #[derive(Clone, Debug, Default)]
 pub struct Candidates {
@@ -25,4 +42,15 @@ pub struct Candidates {
     pub final_boxes: bool,
     /// Boxes over the threshold that did not fit.
     pub dropped: u32,
+}
+
+/// A box that is left after NMS, where it lies in the source.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Detection {
+    /// x1, y1, x2, y2, 0..1 of the source; never empty.
+    pub rect: Rect,
+    /// Score, 0..1.
+    pub score: f32,
+    /// Class number.
+    pub class: u32,
 }
