@@ -1,1 +1,217 @@
-//! (to come)
+//! The configuration as it is written. Defaults stand in the `Default` implementations here and nowhere else.
+//!
+//! Required settings are `Option`s, so that [`super::resolve`] can report all that are missing at once. Addresses may
+//! hold a password and are therefore [`Secret`]s. `config/example.toml` documents every setting.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::{DetectionsMode, MqttProtocol, Pace, Precision, Secret, Transport, units};
+
+/// The whole file.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub(super) struct FileConfig {
+    pub node: Option<String>,
+    pub state_dir: PathBuf,
+    #[serde(deserialize_with = "units::duration")]
+    pub stop_deadline: Duration,
+    pub engine: FileEngine,
+    pub mqtt: FileMqtt,
+    pub http: FileHttp,
+    pub camera: Vec<FileCamera>,
+}
+
+impl Default for FileConfig {
+    fn default() -> Self {
+        Self {
+            node: None,
+            state_dir: PathBuf::from("/var/lib/watchpost"),
+            stop_deadline: Duration::from_secs(10),
+            engine: FileEngine::default(),
+            mqtt: FileMqtt::default(),
+            http: FileHttp::default(),
+            camera: Vec::new(),
+        }
+    }
+}
+
+/// `[engine]`.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub(super) struct FileEngine {
+    pub manifest: Option<PathBuf>,
+    pub model: Option<PathBuf>,
+    pub batch: i64,
+    #[serde(deserialize_with = "units::duration")]
+    pub batch_deadline: Duration,
+    pub confidence: Option<f64>,
+    pub nms: Option<f64>,
+    pub openvino: FileOpenvino,
+}
+
+impl Default for FileEngine {
+    fn default() -> Self {
+        Self {
+            manifest: None,
+            model: None,
+            batch: 1,
+            batch_deadline: Duration::from_millis(40),
+            confidence: None,
+            nms: None,
+            openvino: FileOpenvino::default(),
+        }
+    }
+}
+
+/// `[engine.openvino]`.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub(super) struct FileOpenvino {
+    pub library: Option<PathBuf>,
+    pub device: String,
+    pub precision: Precision,
+    pub requests: i64,
+    pub streams: i64,
+    pub threads: i64,
+}
+
+impl Default for FileOpenvino {
+    fn default() -> Self {
+        let (requests, streams, threads) = (2, 0, 0);
+        Self { library: None, device: "CPU".to_owned(), precision: Precision::Auto, requests, streams, threads }
+    }
+}
+
+/// `[mqtt]`.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub(super) struct FileMqtt {
+    pub broker: Secret,
+    pub base: String,
+    pub protocol: MqttProtocol,
+    pub client_id: Option<String>,
+    #[serde(deserialize_with = "units::duration")]
+    pub keep_alive: Duration,
+    pub user: Option<String>,
+    pub password_file: Option<PathBuf>,
+    pub password_env: Option<String>,
+    pub password_credential: Option<String>,
+    pub ca_file: Option<PathBuf>,
+    pub cert_file: Option<PathBuf>,
+    pub key_file: Option<PathBuf>,
+    #[serde(deserialize_with = "units::size")]
+    pub spool: u64,
+    pub embedded_listen: String,
+    pub embedded_listen_v5: String,
+}
+
+impl Default for FileMqtt {
+    fn default() -> Self {
+        Self {
+            broker: Secret::new("embedded".to_owned()),
+            base: "watchpost".to_owned(),
+            protocol: MqttProtocol::Auto,
+            client_id: None,
+            keep_alive: Duration::from_secs(15),
+            user: None,
+            password_file: None,
+            password_env: None,
+            password_credential: None,
+            ca_file: None,
+            cert_file: None,
+            key_file: None,
+            spool: 256 << 20,
+            embedded_listen: "127.0.0.1:1883".to_owned(),
+            embedded_listen_v5: "127.0.0.1:1884".to_owned(),
+        }
+    }
+}
+
+/// `[http]`.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub(super) struct FileHttp {
+    pub enabled: bool,
+    pub listen: String,
+    pub token_file: Option<PathBuf>,
+    pub token_credential: Option<String>,
+}
+
+impl Default for FileHttp {
+    fn default() -> Self {
+        Self { enabled: true, listen: "127.0.0.1:9400".to_owned(), token_file: None, token_credential: None }
+    }
+}
+
+/// `[[camera]]`.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub(super) struct FileCamera {
+    pub id: Option<String>,
+    pub enabled: bool,
+    pub url: Option<Secret>,
+    pub user: Option<String>,
+    pub password_file: Option<PathBuf>,
+    pub password_env: Option<String>,
+    pub password_credential: Option<String>,
+    pub transport: Transport,
+    #[serde(deserialize_with = "units::duration")]
+    pub latency: Duration,
+    pub ca_file: Option<PathBuf>,
+    pub tls_verify: bool,
+    pub pipeline: Option<String>,
+    pub fps_max: Option<f64>,
+    pub priority: i64,
+    /// Points are checked later: serde takes three numbers for an array of two.
+    pub mask: Vec<Vec<Vec<f64>>>,
+    #[serde(deserialize_with = "units::duration")]
+    pub stall_timeout: Duration,
+    pub pace: Pace,
+    pub repeat: bool,
+    pub detections: DetectionsMode,
+    pub detections_hz_max: Option<f64>,
+}
+
+impl Default for FileCamera {
+    fn default() -> Self {
+        Self {
+            id: None,
+            enabled: true,
+            url: None,
+            user: None,
+            password_file: None,
+            password_env: None,
+            password_credential: None,
+            transport: Transport::Tcp,
+            latency: Duration::from_millis(200),
+            ca_file: None,
+            tls_verify: true,
+            pipeline: None,
+            fps_max: None,
+            priority: 5,
+            mask: Vec::new(),
+            stall_timeout: Duration::from_secs(5),
+            pace: Pace::Realtime,
+            repeat: false,
+            detections: DetectionsMode::All,
+            detections_hz_max: None,
+        }
+    }
+}
+
+/// The picture of a `test://` camera, where its address does not say otherwise.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct TestPicture {
+    pub size: (u32, u32),
+    pub fps: u32,
+    pub pattern: String,
+}
+
+impl Default for TestPicture {
+    fn default() -> Self {
+        Self { size: (640, 480), fps: 10, pattern: "ball".to_owned() }
+    }
+}

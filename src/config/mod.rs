@@ -4,13 +4,18 @@
 
 mod file;
 mod load;
+mod report;
 mod resolve;
 mod secret;
+mod shape;
+mod units;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+
+use serde::Deserialize;
 
 use crate::frame::CameraId;
 use crate::mask::RegionMask;
@@ -76,7 +81,8 @@ pub struct OpenvinoConfig {
 }
 
 /// Precision hint of the OpenVINO backend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// What the device does best (bfloat16 on CPUs that have it).
     Auto,
@@ -133,13 +139,16 @@ pub enum Broker {
 }
 
 /// Protocol version of the connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum MqttProtocol {
     /// 5 first, 3.1.1 where the broker refuses 5.
     Auto,
     /// MQTT 5 only.
+    #[serde(rename = "5")]
     V5,
     /// MQTT 3.1.1 only.
+    #[serde(rename = "3.1.1")]
     V4,
 }
 
@@ -240,7 +249,8 @@ pub struct RtspSource {
 }
 
 /// How RTP travels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Transport {
     /// Interleaved in the RTSP connection.
     Tcp,
@@ -249,7 +259,8 @@ pub enum Transport {
 }
 
 /// How fast a file is read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Pace {
     /// At its own frame rate.
     Realtime,
@@ -258,7 +269,8 @@ pub enum Pace {
 }
 
 /// Which frames are published on `detections`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum DetectionsMode {
     /// Every inferred frame.
     All,

@@ -1,0 +1,181 @@
+//! Where a camera's video comes from: the parts of its `url`.
+
+use std::path::{Path, PathBuf};
+
+use super::address::{Address, percent_decoded};
+use crate::config::file::TestPicture;
+
+/// Patterns of `videotestsrc`.
+const PATTERNS: [&str; 26] = [
+    "smpte",
+    "snow",
+    "black",
+    "white",
+    "red",
+    "green",
+    "blue",
+    "checkers-1",
+    "checkers-2",
+    "checkers-4",
+    "checkers-8",
+    "circular",
+    "blink",
+    "smpte75",
+    "zone-plate",
+    "gamut",
+    "chroma-zone-plate",
+    "solid-color",
+    "ball",
+    "smpte100",
+    "bar",
+    "pinwheel",
+    "spokes",
+    "gradient",
+    "colors",
+    "smpte-rp-219",
+];
+/// Width or height of a test picture, in pixels.
+const SIDE_PIXELS: std::ops::RangeInclusive<u32> = 16..=8192;
+/// Frames a second of a test picture.
+const TEST_FPS: std::ops::RangeInclusive<u32> = 1..=240;
+
+/// What kind of address a camera has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scheme {
+    Rtsp,
+    Rtsps,
+    File,
+    V4l2,
+    Test,
+}
+
+impl Scheme {
+    /// The built-in pipeline description for it.
+    pub fn pipeline(self) -> &'static str {
+        match self {
+            Self::Rtsp | Self::Rtsps => "rtsp",
+            Self::File => "file",
+            Self::V4l2 => "v4l2",
+            Self::Test => "test",
+        }
+    }
+
+    /// Its cameras, in words.
+    pub fn cameras(self) -> &'static str {
+        match self {
+            Self::Rtsp => "rtsp:// cameras",
+            Self::Rtsps => "rtsps:// cameras",
+            Self::File => "files",
+            Self::V4l2 => "v4l2:// cameras",
+            Self::Test => "test:// cameras",
+        }
+    }
+
+    fn named(name: &str) -> Option<Self> {
+        match name {
+            "rtsp" => Some(Self::Rtsp),
+            "rtsps" => Some(Self::Rtsps),
+            "file" => Some(Self::File),
+            "v4l2" => Some(Self::V4l2),
+            "test" => Some(Self::Test),
+            _ => None,
+        }
+    }
+}
+
+/// Splits a camera's `url` into its kind and what follows `scheme://`; without a scheme it is a file's path.
+///
+/// # Errors
+///
+/// One sentence that names the kinds there are.
+pub(super) fn scheme(url: &str) -> Result<(Scheme, &str), String> {
+    let unknown = "give rtsp://, rtsps://, file:///, v4l2:///dev/… or test://, or the path of a file";
+    if url.is_empty() || url.chars().any(char::is_control) {
+        return Err(unknown.to_owned());
+    }
+    match url.split_once("://") {
+        Some((name, rest)) => {
+            Scheme::named(&name.to_ascii_lowercase()).map(|scheme| (scheme, rest)).ok_or(unknown.to_owned())
+        }
+        None => {
+            let name = url.split(':').next().filter(|name| name.len() < url.len()).map(str::to_ascii_lowercase);
+            if name.is_some_and(|name| Scheme::named(&name).is_some()) {
+                return Err("write :// after the kind of the address, as in rtsp://".to_owned());
+            }
+            Ok((Scheme::File, url))
+        }
+    }
+}
+
+/// The file that `url` names.
+///
+/// # Errors
+///
+/// One sentence that says what is wrong.
+pub(super) fn file(url: &str, rest: &str, folder: &Path) -> Result<PathBuf, String> {
+    if !url.contains("://") {
+        return Ok(folder.join(url));
+    }
+    absolute(rest).ok_or("give an absolute path, as in file:///srv/video.mp4, or a path without file://".to_owned())
+}
+
+/// The device that follows `v4l2://`.
+///
+/// # Errors
+///
+/// One sentence that says what is wrong.
+pub(super) fn device(rest: &str) -> Result<PathBuf, String> {
+    absolute(rest).ok_or("give the device's path, as in v4l2:///dev/video0".to_owned())
+}
+
+fn absolute(rest: &str) -> Option<PathBuf> {
+    let path = PathBuf::from(percent_decoded(rest).ok()?);
+    path.is_absolute().then_some(path)
+}
+
+/// The address that follows `rtsp://` or `rtsps://`.
+///
+/// # Errors
+///
+/// One sentence that says what is wrong.
+pub(super) fn rtsp(rest: &str) -> Result<Address, String> {
+    Address::parse(rest)
+}
+
+/// The picture that follows `test://`.
+///
+/// # Errors
+///
+/// One sentence that says what is wrong.
+pub(super) fn test(rest: &str) -> Result<TestPicture, String> {
+    let mut picture = TestPicture::default();
+    let shape = "write test://?size=640x480&fps=10&pattern=ball, or less of it";
+    let query = match rest.strip_prefix('?') {
+        Some(query) => query,
+        None if rest.is_empty() => return Ok(picture),
+        None => return Err(shape.to_owned()),
+    };
+    for pair in query.split('&') {
+        match pair.split_once('=').ok_or(shape)? {
+            ("size", size) => {
+                let sides = size.split_once('x').and_then(|(w, h)| Some((w.parse().ok()?, h.parse().ok()?)));
+                picture.size =
+                    sides.filter(|(w, h)| SIDE_PIXELS.contains(w) && SIDE_PIXELS.contains(h)).ok_or_else(|| {
+                        format!("size: give WIDTHxHEIGHT, {} to {} pixels", SIDE_PIXELS.start(), SIDE_PIXELS.end())
+                    })?;
+            }
+            ("fps", fps) => {
+                picture.fps = fps.parse().ok().filter(|fps| TEST_FPS.contains(fps)).ok_or_else(|| {
+                    format!("fps: give a whole number from {} to {}", TEST_FPS.start(), TEST_FPS.end())
+                })?;
+            }
+            ("pattern", name) => {
+                let known = PATTERNS.iter().find(|known| **known == name);
+                picture.pattern =
+                    known.ok_or_else(|| format!("pattern: give one of {}", PATTERNS.join(", ")))?.to_string();
+            }
+            _ => return Err(shape.to_owned()),
+        }
+    }
+    Ok(picture)
+}
