@@ -1,12 +1,22 @@
 //! What is said about ourselves: the cameras' state as their threads report it, and health as it follows from
 //! the counters.
+//!
+//! [`gather`] takes a snapshot of every counter, [`Monitor`] makes sentences and rates of a row of snapshots. Both
+//! take what they look at, and the time, as arguments.
+
+mod monitor;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
-use crate::event::CameraStatus;
+use crate::event::{CameraStatus, FrameCounts};
 use crate::frame::{CameraId, ClockSource};
+use crate::metrics::{LatencySnapshot, Metrics};
+
+pub use monitor::{
+    AGE_P95_LIMIT, CALM, HealthReport, Monitor, OVERLOAD_FRAMES_MIN, OVERWRITTEN_SHARE_LIMIT, Transition, WINDOW,
+};
 
 /// What a camera's thread says of itself.
 #[derive(Clone, Debug)]
@@ -47,5 +57,109 @@ impl Board {
     /// Every camera's report, with a number that grows with each report of that camera.
     pub fn snapshot(&self) -> BTreeMap<CameraId, (u64, CameraReport)> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Every counter at one moment: what [`Monitor::observe`] looks at.
+#[derive(Clone, Debug)]
+pub struct HealthInput {
+    /// The cameras.
+    pub cameras: BTreeMap<CameraId, CameraInput>,
+    /// Arrival to published, over all cameras.
+    pub total: LatencySnapshot,
+    /// Lanes filled in the batches so far.
+    pub lanes_filled: u64,
+    /// Lanes there were in the batches so far.
+    pub lanes_total: u64,
+    /// The publisher.
+    pub publish: PublishInput,
+    /// Backend warmed; else one sentence that says why not.
+    pub ready: Result<(), String>,
+    /// Resident memory in bytes.
+    pub rss_bytes: u64,
+}
+
+/// One camera at one moment.
+#[derive(Clone, Debug)]
+pub struct CameraInput {
+    /// Grows with each report of the camera's thread.
+    pub version: u64,
+    /// What the camera's thread says.
+    pub report: CameraReport,
+    /// What became of its frames so far.
+    pub counts: FrameCounts,
+    /// Arrival to published.
+    pub age: LatencySnapshot,
+    /// Age of the frame published last.
+    pub last_age: Duration,
+}
+
+/// The publisher at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PublishInput {
+    /// Connected to the broker.
+    pub connected: bool,
+    /// Spooled messages not yet acknowledged.
+    pub spool_pending: u64,
+    /// Spooled messages dropped because the spool was full.
+    pub spool_dropped: u64,
+    /// `detections` messages dropped because the broker was slow or away.
+    pub detections_dropped: u64,
+}
+
+/// Reads every counter and the board. `ready` is the daemon's own: `Err` says why the backend is not warmed.
+pub fn gather(metrics: &Metrics, board: &Board, ready: Result<(), String>, rss_bytes: u64) -> HealthInput {
+    let camera = |(id, (version, report)): (CameraId, (u64, CameraReport))| {
+        let camera = metrics.camera(&id);
+        let last_age = Duration::from_micros(u64::try_from(camera.last_age_us.get()).unwrap_or(0));
+        let (counts, age) = (camera.counts(), camera.age.snapshot());
+        (id, CameraInput { version, report, counts, age, last_age })
+    };
+    let publish = &metrics.publish;
+    HealthInput {
+        cameras: board.snapshot().into_iter().map(camera).collect(),
+        total: metrics.stages.total.snapshot(),
+        lanes_filled: metrics.lanes_filled.get(),
+        lanes_total: metrics.lanes_total.get(),
+        publish: PublishInput {
+            connected: publish.connected.get() == 1,
+            spool_pending: u64::try_from(publish.spool_pending.get()).unwrap_or(0),
+            spool_dropped: publish.spool_dropped.get(),
+            detections_dropped: publish.detections_dropped.get(),
+        },
+        ready,
+        rss_bytes,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gather_reads_the_counters_of_every_camera_on_the_board() {
+        let (metrics, board) = (Metrics::default(), Board::default());
+        let gate = CameraId::new("gate");
+        let report = CameraReport {
+            status: CameraStatus::Online,
+            reason: "frames arrive".to_owned(),
+            since: SystemTime::UNIX_EPOCH,
+            attempts: 0,
+            next_retry: None,
+            size: None,
+            clock: None,
+        };
+        board.report(&gate, report.clone());
+        board.report(&gate, report);
+        metrics.camera(&gate).decoded.inc_by(5);
+        metrics.camera(&gate).last_age_us.set(84_000);
+        metrics.lanes_total.inc_by(8);
+        metrics.publish.connected.set(1);
+        metrics.publish.spool_pending.set(3);
+        let input = gather(&metrics, &board, Err("warming".to_owned()), 42);
+        let camera = &input.cameras[&gate];
+        assert_eq!((camera.version, camera.counts.decoded, camera.last_age.as_millis()), (2, 5, 84));
+        assert_eq!((input.lanes_total, input.publish.spool_pending, input.rss_bytes), (8, 3, 42));
+        assert!(input.publish.connected && input.ready.is_err());
     }
 }

@@ -11,7 +11,7 @@
 //! 7. [`publish`] spools and sends them.
 //!
 //! Around it: [`config`] says what is true, [`daemon`] wires, [`metrics`], [`health`] and [`http`] tell, [`worker`],
-//! [`signal`], [`systemd`] and [`logging`] hold the process, [`cli`] and [`cmd`] are the commands.
+//! [`signal`], [`systemd`], [`process`] and [`logging`] hold the process, [`cli`] and [`cmd`] are the commands.
 
 pub mod analyze;
 pub mod backend;
@@ -35,6 +35,7 @@ pub mod health;
 pub mod http;
 pub mod logging;
 pub mod metrics;
+pub mod process;
 pub mod signal;
 pub mod systemd;
 pub mod worker;

@@ -1,1 +1,3 @@
-//! (to come)
+//! The commands, one file each.
+
+pub mod status_line;

@@ -1,0 +1,72 @@
+//! What the kernel says of this process: resident memory and processor time, from `/proc/self`.
+
+use std::io;
+use std::time::Duration;
+
+/// Clock ticks a second in `/proc/self/stat`: part of Linux's interface to programs, 100 on every machine we build
+/// for.
+const TICKS_PER_SECOND: u64 = 100;
+
+/// Resident memory in bytes.
+///
+/// # Errors
+///
+/// Where `/proc` is not mounted or says something else than Linux does.
+pub fn rss_bytes() -> io::Result<u64> {
+    parse_rss(&std::fs::read_to_string("/proc/self/status")?).ok_or_else(|| unreadable("/proc/self/status"))
+}
+
+/// Processor time (user and system) of all threads of this process since it started, the ended ones included.
+/// Resolution 10 ms.
+///
+/// # Errors
+///
+/// Where `/proc` is not mounted or says something else than Linux does.
+pub fn cpu_time() -> io::Result<Duration> {
+    parse_cpu(&std::fs::read_to_string("/proc/self/stat")?).ok_or_else(|| unreadable("/proc/self/stat"))
+}
+
+fn unreadable(path: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("{path} is not what Linux writes"))
+}
+
+fn parse_rss(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim_end().parse().ok()?;
+    kib.checked_mul(1024)
+}
+
+fn parse_cpu(stat: &str) -> Option<Duration> {
+    // The program's name stands in parentheses and may hold anything, parentheses too.
+    let (_, fields) = stat.rsplit_once(')')?;
+    // utime and stime are fields 14 and 15; the first one here is field 3.
+    let mut times = fields.split_ascii_whitespace().skip(11);
+    let (user, system): (u64, u64) = (times.next()?.parse().ok()?, times.next()?.parse().ok()?);
+    Some(Duration::from_millis(user.checked_add(system)?.checked_mul(1000 / TICKS_PER_SECOND)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_what_linux_writes() {
+        assert_eq!(parse_rss("VmPeak:\t 9 kB\nVmRSS:\t    5120 kB\nVmData: 1 kB\n"), Some(5 << 20));
+        assert_eq!((parse_rss(""), parse_rss("VmRSS: x kB")), (None, None));
+        let stat = "17 (a) b) (c) S 1 17 17 0 -1 4194304 100 0 0 0 150 25 3 4 20 0 9 0 12345";
+        assert_eq!(parse_cpu(stat), Some(Duration::from_millis(1750)));
+        assert_eq!((parse_cpu(""), parse_cpu("17 (a) S 1")), (None, None));
+    }
+
+    #[test]
+    fn this_process_has_memory_and_time() {
+        let rss = rss_bytes().unwrap();
+        assert!(rss > 1 << 20 && rss < 1 << 40, "{rss}");
+        let before = cpu_time().unwrap();
+        // Two ticks of work in another thread: its time counts, and still does once it has ended.
+        crate::worker::spawn("busy", move || while cpu_time().unwrap() < before + Duration::from_millis(20) {})
+            .join()
+            .unwrap();
+        assert!(cpu_time().unwrap() >= before + Duration::from_millis(20));
+    }
+}
