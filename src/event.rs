@@ -145,6 +145,8 @@ pub enum NoticeKind {
     CameraBack,
     /// The spool was full: the oldest messages were dropped.
     SpoolOverflow,
+    /// The spool file could not be read: it was moved aside and a new one begun.
+    SpoolReset,
     /// The broker refused a message for good.
     DeadLetter,
     /// A command was refused.

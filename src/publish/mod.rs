@@ -1,1 +1,342 @@
-//! (to come)
+//! Publishing: the only module that knows MQTT clients and brokers.
+//!
+//! ```text
+//!   detections, health ──► queue (256, drops its oldest) ────────────────┐
+//!   notice ──┐                                                            ├─► session ─► broker
+//!   retain ──┴─► channel (4,096) ─► `spool` thread ─► disk ─► cursor ─────┘   (one a connection)
+//! ```
+//!
+//! * [`topic`]: every topic; [`commands`]: what comes in.
+//! * [`spool`] over [`store`]: what must not be lost, on disk before anything is sent; [`retained`]: the latest of
+//!   every retained topic; [`queue`]: what is worth something only now.
+//! * [`connection`]: one connection over MQTT 5 or 3.1.1, [`tls`], and in [`fault`] why it ended.
+//! * [`session`]: what was sent on it, in a [`window`] of 16; [`worker`]: the two threads.
+//! * [`embedded`]: a broker in this process, for a box without one.
+//!
+//! The rule of it all: the spool is the truth. Any failure drops the connection with everything that belongs to it;
+//! the next one starts from the acknowledged cursor.
+
+mod commands;
+mod connection;
+mod embedded;
+mod fault;
+mod notice;
+mod queue;
+mod retained;
+mod session;
+mod spool;
+#[cfg(test)]
+mod spool_tests;
+mod store;
+mod tls;
+mod topic;
+mod window;
+mod worker;
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use tokio::sync::Notify;
+
+use crate::config::{Broker, MqttConfig};
+use crate::event::{Detections, Health, NoticeKind};
+use crate::frame::CameraId;
+use crate::metrics::PublishMetrics;
+use crate::worker::Heartbeat;
+
+pub use commands::Command;
+pub use notice::Identity;
+pub use topic::{Topic, TopicError, Topics};
+
+use connection::Endpoint;
+use notice::{Draft, Notices};
+use queue::{Live, LiveQueue};
+use spool::{Batch, Spool};
+
+/// Entries that may wait for the spool: minutes of events.
+const INPUT_CAPACITY: usize = 4096;
+/// Name of the spool's file in the state directory.
+const SPOOL_FILE: &str = "spool.redb";
+
+/// The publisher could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// Names that cannot be topics.
+    #[error(transparent)]
+    Topic(#[from] TopicError),
+    /// Certificates that cannot be used.
+    #[error("{0}")]
+    Tls(String),
+    /// The spool cannot be opened: exit code 74.
+    #[error("the spool {} cannot be opened ({reason}): give a state_dir that this user may write to, and run one watchpost in it", path.display())]
+    Spool {
+        /// Its file.
+        path: PathBuf,
+        /// What the system or the store says.
+        reason: String,
+    },
+    /// The embedded broker does not start.
+    #[error("{0}")]
+    Embedded(String),
+    /// The system has no room for the network loop.
+    #[error("the network loop cannot start: {0}")]
+    Network(std::io::Error),
+}
+
+/// What goes to the `spool` thread.
+enum Input {
+    Notice(Draft),
+    Retain(Topic, Vec<u8>),
+    Forget(String),
+}
+
+/// What the publishers and the two threads share.
+struct Shared {
+    topics: Topics,
+    notices: Notices,
+    metrics: PublishMetrics,
+    live: LiveQueue,
+    spool: Spool,
+    wake: Notify,
+    heartbeat: Heartbeat,
+    inputs_ended: AtomicBool,
+    stop_at: Mutex<Option<Instant>>,
+    problem: Mutex<Option<String>>,
+    /// Retained topics that the broker refused, told of once.
+    refused: Mutex<HashSet<String>>,
+}
+
+impl Shared {
+    fn stop_at(&self) -> Option<Instant> {
+        *lock(&self.stop_at)
+    }
+
+    fn inputs_ended(&self) {
+        self.inputs_ended.store(true, Ordering::Release);
+        self.wake.notify_one();
+    }
+
+    fn have_inputs_ended(&self) -> bool {
+        self.inputs_ended.load(Ordering::Acquire)
+    }
+
+    fn set_problem(&self, problem: Option<String>) {
+        *lock(&self.problem) = problem;
+    }
+
+    fn first_refusal(&self, topic: &str) -> bool {
+        lock(&self.refused).insert(topic.to_owned())
+    }
+
+    fn beat(&self) {
+        self.heartbeat.beat(Instant::now());
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Hands messages to the publisher. Clones share; the publisher ends when all are dropped.
+#[derive(Clone)]
+pub struct Publisher {
+    shared: Arc<Shared>,
+    input: Sender<Input>,
+}
+
+impl Publisher {
+    /// The topics of this box.
+    pub fn topics(&self) -> &Topics {
+        &self.shared.topics
+    }
+
+    /// A `detections` message. Never blocks; dropped and counted while there is no connection, and where the broker
+    /// is slow, the oldest first. QoS 0, expires after 5 s.
+    pub fn detections(&self, camera: &CameraId, message: &Detections) {
+        if !self.shared.live.is_open() {
+            self.shared.live.count_dropped();
+            return;
+        }
+        let topic = self.shared.topics.detections(camera);
+        if let Some(live) = live(topic, message) {
+            self.shared.live.push(live);
+            self.shared.wake.notify_one();
+        }
+    }
+
+    /// A `health` message, QoS 0; dropped while there is no connection.
+    pub fn health(&self, message: &Health) {
+        if let Some(live) = live(self.shared.topics.health(), message) {
+            self.shared.live.push_health(live);
+            self.shared.wake.notify_one();
+        }
+    }
+
+    /// A notice: one sentence for people. On disk before it is sent, at QoS 1. Waits only where the disk is slower
+    /// than 4,096 messages.
+    pub fn notice(&self, kind: NoticeKind, camera: Option<&CameraId>, text: String) {
+        self.give(Input::Notice(self.shared.notices.draft(kind, camera, text)));
+    }
+
+    /// The latest message of a retained topic, QoS 1. Kept on disk and sent after every connect; an equal body is
+    /// not sent again. An empty body clears the topic, as [`Publisher::forget`] does. Waits as
+    /// [`Publisher::notice`].
+    pub fn retain(&self, topic: Topic, body: Vec<u8>) {
+        if body.is_empty() {
+            return self.forget(topic);
+        }
+        self.give(Input::Retain(topic, body));
+    }
+
+    /// Clears a retained topic on the broker, now or after the next connect, until it is acknowledged. A topic that
+    /// was never retained is left alone.
+    pub fn forget(&self, topic: Topic) {
+        self.give(Input::Forget(topic.as_str().to_owned()));
+    }
+
+    /// Clears the retained topics of every camera but these: those of cameras that were configured before the last
+    /// start, too.
+    pub fn forget_other_cameras(&self, cameras: &[CameraId]) {
+        let topics = &self.shared.topics;
+        let is_other = |topic: &str| topics.camera_of(topic).is_some_and(|camera| !cameras.contains(&camera));
+        for topic in self.shared.spool.retained_topics(is_other) {
+            self.give(Input::Forget(topic));
+        }
+    }
+
+    /// Why there is no connection, in one sentence; `None` while there is one, and before the first attempt ended.
+    pub fn problem(&self) -> Option<String> {
+        lock(&self.shared.problem).clone()
+    }
+
+    fn give(&self, input: Input) {
+        if self.input.send(input).is_err() {
+            tracing::error!("the spool has ended: a message is lost");
+        }
+    }
+}
+
+fn live(topic: Topic, message: &impl serde::Serialize) -> Option<Live> {
+    match serde_json::to_vec(message) {
+        Ok(body) => Some(Live { topic, body, made: Instant::now() }),
+        Err(error) => {
+            tracing::error!("a message for {topic} cannot be written as JSON: {error}");
+            None
+        }
+    }
+}
+
+/// The publisher's threads.
+pub struct Running {
+    shared: Arc<Shared>,
+    /// Disconnects when both threads have ended.
+    ended: Receiver<()>,
+}
+
+impl Running {
+    /// Beats while the publisher makes progress, connected or not.
+    pub fn heartbeat(&self) -> Heartbeat {
+        self.shared.heartbeat.clone()
+    }
+
+    /// Ends the publisher, to be called when every [`Publisher`] is dropped: all that was given is put on disk and
+    /// sent as far as `deadline` allows, then `offline` is published and the connection closed. What was not sent
+    /// stays on disk for the next start. Without a connection and with something to send, one attempt is made.
+    pub fn finish(self, deadline: Duration) {
+        *lock(&self.shared.stop_at) = Some(Instant::now() + deadline);
+        self.shared.wake.notify_one();
+        // A little longer than the threads' own deadline: they must see it first.
+        if let Err(RecvTimeoutError::Timeout) = self.ended.recv_timeout(deadline + Duration::from_secs(1)) {
+            tracing::error!("the publisher did not end in time; what is spooled is safe");
+        }
+    }
+}
+
+/// Opens the spool, starts the embedded broker where one is configured, and the publisher's threads. Does not wait
+/// for the broker: a broker that is away is a state, not an error. Commands go to `commands`, without waiting.
+///
+/// # Errors
+///
+/// See [`PublishError`].
+pub fn start(
+    config: &MqttConfig,
+    identity: Identity,
+    state_dir: &Path,
+    metrics: PublishMetrics,
+    commands: Sender<Command>,
+) -> Result<(Publisher, Running), PublishError> {
+    let topics = Topics::new(&config.base, &identity.node)?;
+    check_tls(config)?;
+    let notices = Notices::new(identity, topics.notice());
+    let spool = open_spool(config, state_dir, &topics, &notices, &metrics)?;
+    if let Broker::Embedded { v4, v5 } = config.broker {
+        embedded::start(v4, v5, config.user.as_deref(), config.password.as_ref())
+            .map_err(PublishError::Embedded)?;
+    }
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(PublishError::Network)?;
+    let shared = Arc::new(Shared {
+        notices,
+        live: LiveQueue::new(metrics.detections_dropped.clone()),
+        metrics,
+        spool,
+        wake: Notify::new(),
+        heartbeat: Heartbeat::new(Instant::now()),
+        inputs_ended: AtomicBool::new(false),
+        stop_at: Mutex::new(None),
+        problem: Mutex::new(None),
+        refused: Mutex::default(),
+        topics,
+    });
+    let endpoint = Endpoint::new(config, shared.topics.status().as_str());
+    let protocol = config.protocol;
+    let (input, inputs) = bounded(INPUT_CAPACITY);
+    let (alive, ended) = bounded::<()>(1);
+    let spooler = (Arc::clone(&shared), alive.clone());
+    crate::worker::spawn("spool", move || {
+        let (shared, _alive) = spooler;
+        worker::spool(&shared, &inputs);
+    });
+    let sender = (Arc::clone(&shared), alive);
+    crate::worker::spawn("publish", move || {
+        let (shared, _alive) = sender;
+        runtime.block_on(worker::Worker::new(&shared, endpoint, protocol, commands).run());
+    });
+    Ok((Publisher { shared: Arc::clone(&shared), input }, Running { shared, ended }))
+}
+
+fn check_tls(config: &MqttConfig) -> Result<(), PublishError> {
+    match config.broker {
+        Broker::Remote { tls: true, .. } => tls::client_config(&config.tls).map(drop).map_err(PublishError::Tls),
+        Broker::Remote { .. } | Broker::Embedded { .. } => Ok(()),
+    }
+}
+
+fn open_spool(
+    config: &MqttConfig,
+    state_dir: &Path,
+    topics: &Topics,
+    notices: &Notices,
+    metrics: &PublishMetrics,
+) -> Result<Spool, PublishError> {
+    let path = state_dir.join(SPOOL_FILE);
+    let error = |reason: String| PublishError::Spool { path: path.clone(), reason };
+    std::fs::create_dir_all(state_dir).map_err(|e| error(e.to_string()))?;
+    let opened = Spool::open(&path, config.spool_bytes, notices.clone(), metrics.clone());
+    let (spool, aside) = opened.map_err(|e| error(e.to_string()))?;
+    // Topics of another base or node name would stay on the broker for ever.
+    let strangers = spool.retained_topics(|topic| !topic.starts_with(topics.prefix()));
+    let mut batch = Batch { retained: strangers.into_iter().map(|t| (t, None)).collect(), ..Batch::default() };
+    if let Some(aside) = aside {
+        let text = format!("The spool was unreadable and is now {}: a new one was begun.", aside.display());
+        batch.notices.push(notices.draft(NoticeKind::SpoolReset, None, text));
+    }
+    if !batch.is_empty() {
+        spool.commit(&batch).map_err(|e| error(e.to_string()))?;
+    }
+    Ok(spool)
+}

@@ -1,0 +1,233 @@
+//! Why a connection ended, named by what to do about it, in one sentence for people, and said no more often than
+//! is useful.
+
+use std::error::Error;
+use std::time::{Duration, Instant};
+
+use rumqttc::v5;
+use rumqttc::v5::mqttbytes::v5::{ConnectReturnCode, DisconnectReasonCode};
+
+use super::connection::{CONNECT_TIMEOUT, Endpoint, Version, explain_io};
+use super::tls;
+
+/// A fault that repeats is logged once in this time.
+const SAY_EVERY: Duration = Duration::from_secs(60);
+
+/// What to do about a fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The broker does not speak this protocol version: try the other at once.
+    Version,
+    /// It closed the connection instead of answering: try the other version next.
+    ClosedEarly,
+    /// It does not let us in, or wants us gone: retry slowly.
+    Unwelcome,
+    /// Anything else: retry with back-off.
+    Network,
+    /// Nothing went wrong: it is time to stop.
+    Stopping,
+}
+
+/// Why a connection ended.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{text}")]
+pub struct Fault {
+    /// What to do about it.
+    pub kind: Kind,
+    /// One sentence.
+    pub text: String,
+}
+
+impl Fault {
+    /// A fault.
+    pub fn new(kind: Kind, text: impl Into<String>) -> Self {
+        Self { kind, text: text.into() }
+    }
+
+    /// More was handed to the client than it has room for.
+    pub fn client_full() -> Self {
+        Self::new(Kind::Network, "the MQTT client took no more messages; connecting anew")
+    }
+
+    /// It is time to stop.
+    pub fn stopping() -> Self {
+        Self::new(Kind::Stopping, "stopping")
+    }
+
+    /// Nothing happened for longer than a ping takes.
+    pub fn silent(endpoint: &str) -> Self {
+        Self::new(Kind::Network, format!("the broker {endpoint} has stopped taking data; connecting anew"))
+    }
+
+    /// From the MQTT 3.1.1 client.
+    pub fn from_v4(error: &rumqttc::ConnectionError, endpoint: &Endpoint) -> Self {
+        use rumqttc::{ConnectReturnCode as Code, ConnectionError as E, StateError, mqttbytes};
+        match error {
+            E::ConnectionRefused(Code::BadUserNamePassword | Code::NotAuthorized) => {
+                unwelcome(endpoint, Version::V4)
+            }
+            E::ConnectionRefused(Code::RefusedProtocolVersion) => no_version(endpoint, Version::V4),
+            E::ConnectionRefused(code) => refused(endpoint, Version::V4, &format!("{code:?}")),
+            E::NetworkTimeout => no_answer(endpoint, Version::V4),
+            E::MqttState(StateError::ConnectionAborted) => closed(endpoint, Version::V4),
+            E::MqttState(StateError::AwaitPingResp) => no_ping(endpoint, Version::V4),
+            E::MqttState(StateError::Deserialization(mqttbytes::Error::Io(error)) | StateError::Io(error)) => {
+                from_io(error, endpoint, Version::V4)
+            }
+            E::MqttState(StateError::Deserialization(_)) | E::NotConnAck(_) => {
+                garbled(endpoint, Version::V4, error)
+            }
+            E::Io(error) => from_io(error, endpoint, Version::V4),
+            other => from_any(other, endpoint, Version::V4),
+        }
+    }
+
+    /// From the MQTT 5 client.
+    pub fn from_v5(error: &v5::ConnectionError, endpoint: &Endpoint) -> Self {
+        use v5::mqttbytes::Error as Bytes;
+        use v5::{ConnectionError as E, StateError};
+        let version = Version::V5;
+        match error {
+            E::ConnectionRefused(code) => match code {
+                ConnectReturnCode::UnsupportedProtocolVersion | ConnectReturnCode::RefusedProtocolVersion => {
+                    no_version(endpoint, version)
+                }
+                ConnectReturnCode::BadUserNamePassword
+                | ConnectReturnCode::NotAuthorized
+                | ConnectReturnCode::BadAuthenticationMethod
+                | ConnectReturnCode::Banned => unwelcome(endpoint, version),
+                code => refused(endpoint, version, &format!("{code:?}")),
+            },
+            E::Timeout(_) => no_answer(endpoint, version),
+            E::MqttState(StateError::ConnectionAborted) => closed(endpoint, version),
+            E::MqttState(StateError::AwaitPingResp) => no_ping(endpoint, version),
+            E::MqttState(StateError::Deserialization(Bytes::Io(error)) | StateError::Io(error)) => {
+                from_io(error, endpoint, version)
+            }
+            E::MqttState(StateError::Deserialization(_)) | E::NotConnAck(_) => garbled(endpoint, version, error),
+            E::MqttState(StateError::ServerDisconnect { reason_code, .. }) => sent_away(endpoint, *reason_code),
+            E::Io(error) => from_io(error, endpoint, version),
+            other => from_any(other, endpoint, version),
+        }
+    }
+}
+
+fn unwelcome(endpoint: &Endpoint, version: Version) -> Fault {
+    let name = endpoint.name(version);
+    let text = match endpoint.user() {
+        Some(user) => format!("the broker {name} refused the user {user:?}: check mqtt.user and mqtt.password"),
+        None => format!("the broker {name} asks for a user: give mqtt.user and mqtt.password"),
+    };
+    Fault::new(Kind::Unwelcome, text)
+}
+
+fn no_version(endpoint: &Endpoint, version: Version) -> Fault {
+    let name = endpoint.name(version);
+    Fault::new(Kind::Version, format!("the broker {name} does not speak {}: give mqtt.protocol", version.name()))
+}
+
+fn refused(endpoint: &Endpoint, version: Version, code: &str) -> Fault {
+    let name = endpoint.name(version);
+    Fault::new(Kind::Network, format!("the broker {name} refused the connection: {code}"))
+}
+
+fn no_answer(endpoint: &Endpoint, version: Version) -> Fault {
+    let (name, seconds) = (endpoint.name(version), CONNECT_TIMEOUT.as_secs());
+    Fault::new(Kind::Network, format!("the broker {name} did not answer within {seconds} s: check its address"))
+}
+
+fn no_ping(endpoint: &Endpoint, version: Version) -> Fault {
+    let name = endpoint.name(version);
+    Fault::new(Kind::Network, format!("the broker {name} has stopped answering; connecting anew"))
+}
+
+fn closed(endpoint: &Endpoint, version: Version) -> Fault {
+    let name = endpoint.name(version);
+    Fault::new(Kind::ClosedEarly, format!("the broker {name} closed the connection"))
+}
+
+fn garbled(endpoint: &Endpoint, version: Version, error: &dyn Error) -> Fault {
+    let (name, protocol) = (endpoint.name(version), version.name());
+    Fault::new(Kind::ClosedEarly, format!("{name} answered, but not in {protocol} ({error}): check the port"))
+}
+
+fn sent_away(endpoint: &Endpoint, code: DisconnectReasonCode) -> Fault {
+    let name = endpoint.name(Version::V5);
+    match code {
+        DisconnectReasonCode::SessionTakenOver => Fault::new(
+            Kind::Unwelcome,
+            format!("another client took our client id at {name}: give each box its own mqtt.client_id"),
+        ),
+        DisconnectReasonCode::NotAuthorized | DisconnectReasonCode::AdministrativeAction => {
+            Fault::new(Kind::Unwelcome, format!("the broker {name} sent us away ({code:?}): ask who runs it"))
+        }
+        other => Fault::new(Kind::Network, format!("the broker {name} ended the connection: {other:?}")),
+    }
+}
+
+fn from_io(error: &std::io::Error, endpoint: &Endpoint, version: Version) -> Fault {
+    if let Some(text) = tls::explain(error, endpoint.host(version)) {
+        return Fault::new(Kind::Network, text);
+    }
+    use std::io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    let early = matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof);
+    let kind = if early { Kind::ClosedEarly } else { Kind::Network };
+    Fault::new(kind, explain_io(error, &endpoint.name(version)))
+}
+
+fn from_any(error: &(dyn Error + 'static), endpoint: &Endpoint, version: Version) -> Fault {
+    let name = endpoint.name(version);
+    let text = tls::explain(error, endpoint.host(version));
+    Fault::new(
+        Kind::Network,
+        text.unwrap_or_else(|| format!("the connection to the broker {name} failed: {error}")),
+    )
+}
+
+/// Decides which faults are worth a line of the log: a new one, and an old one once a minute with its count.
+#[derive(Debug, Default)]
+pub struct Complaints {
+    last: Option<(String, Instant)>,
+    unsaid: u32,
+}
+
+impl Complaints {
+    /// What to log at `now` about a fault, if anything.
+    pub fn hear(&mut self, text: &str, now: Instant) -> Option<String> {
+        if let Some((last, said)) = &self.last
+            && last == text
+            && now.saturating_duration_since(*said) < SAY_EVERY
+        {
+            self.unsaid += 1;
+            return None;
+        }
+        let repeated = self.last.as_ref().is_some_and(|(last, _)| last == text) && self.unsaid > 0;
+        let line = if repeated { format!("{text} ({} times more since)", self.unsaid) } else { text.to_owned() };
+        (self.last, self.unsaid) = (Some((text.to_owned(), now)), 0);
+        Some(line)
+    }
+
+    /// All is well again: the next fault is a new one.
+    pub fn forget(&mut self) {
+        *self = Self::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_repeating_fault_is_said_once_a_minute_with_its_count() {
+        let mut complaints = Complaints::default();
+        let start = Instant::now();
+        let at = |s| start + Duration::from_secs(s);
+        assert_eq!(complaints.hear("away", at(0)).as_deref(), Some("away"));
+        assert_eq!(complaints.hear("away", at(1)), None);
+        assert_eq!(complaints.hear("away", at(59)), None);
+        assert_eq!(complaints.hear("away", at(60)).as_deref(), Some("away (2 times more since)"));
+        assert_eq!(complaints.hear("other", at(61)).as_deref(), Some("other"));
+        complaints.forget();
+        assert_eq!(complaints.hear("other", at(62)).as_deref(), Some("other"));
+    }
+}

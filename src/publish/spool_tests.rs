@@ -1,0 +1,192 @@
+//! The spool over real files.
+
+use std::path::Path;
+
+use tempfile::TempDir;
+
+use super::notice::{Identity, Notices};
+use super::spool::{Batch, Spool};
+use super::store::{Record, SpoolError, logical_bytes};
+use super::topic::Topics;
+use crate::event::{Notice, NoticeKind};
+use crate::metrics::PublishMetrics;
+
+fn notices() -> Notices {
+    let identity = Identity { node: "n".to_owned(), boot: "0123ab".to_owned() };
+    Notices::new(identity, Topics::new("w", "n").unwrap().notice())
+}
+
+fn open(dir: &Path, limit: u64) -> (Spool, PublishMetrics) {
+    let metrics = PublishMetrics::default();
+    let (spool, aside) = Spool::open(&dir.join("spool.redb"), limit, notices(), metrics.clone()).unwrap();
+    assert_eq!(aside, None);
+    (spool, metrics)
+}
+
+fn add(spool: &Spool, texts: impl IntoIterator<Item = u32>) {
+    let draft = |n: u32| notices().draft(NoticeKind::Started, None, format!("message {n:06}"));
+    let notices = texts.into_iter().map(draft).collect();
+    spool.commit(&Batch { notices, ..Batch::default() }).unwrap();
+}
+
+fn retain(spool: &Spool, topic: &str, body: Option<&[u8]>) {
+    let retained = vec![(topic.to_owned(), body.map(<[u8]>::to_vec))];
+    spool.commit(&Batch { retained, ..Batch::default() }).unwrap();
+}
+
+fn read(record: &Record) -> Notice {
+    serde_json::from_slice(&record.body).unwrap()
+}
+
+fn acknowledge(spool: &Spool, record: &Record) {
+    spool.acknowledge(record.offset, logical_bytes(&record.topic, &record.body));
+}
+
+fn drain(spool: &Spool) -> Vec<Notice> {
+    let mut all = Vec::new();
+    while let Some(record) = spool.claim().unwrap() {
+        acknowledge(spool, &record);
+        all.push(read(&record));
+    }
+    all
+}
+
+fn texts(all: &[Notice]) -> Vec<&str> {
+    all.iter().map(|notice| notice.text.as_str()).collect()
+}
+
+#[test]
+fn messages_come_in_order_and_again_after_a_rewind() {
+    let dir = TempDir::new().unwrap();
+    let (spool, metrics) = open(dir.path(), 1 << 20);
+    assert_eq!(spool.claim().unwrap(), None);
+    add(&spool, 0..5);
+    assert_eq!(metrics.spool_pending.get(), 5);
+    let first = spool.claim().unwrap().unwrap();
+    let second = spool.claim().unwrap().unwrap();
+    assert_eq!((first.topic.as_str(), read(&first).seq, read(&second).seq), ("w/n/notice", 0, 1));
+    assert_eq!(spool.in_flight(second.offset).unwrap(), Some(second.clone()));
+    acknowledge(&spool, &first);
+    spool.rewind();
+    assert_eq!(spool.claim().unwrap(), Some(second));
+    spool.rewind();
+    assert_eq!(texts(&drain(&spool)), ["message 000001", "message 000002", "message 000003", "message 000004"]);
+    assert_eq!((metrics.spool_pending.get(), metrics.spool_bytes.get()), (0, 0));
+}
+
+#[test]
+fn a_reopened_spool_goes_on_at_its_cursor() {
+    let dir = TempDir::new().unwrap();
+    let (spool, _) = open(dir.path(), 1 << 20);
+    add(&spool, 0..4);
+    for _ in 0..2 {
+        let record = spool.claim().unwrap().unwrap();
+        acknowledge(&spool, &record);
+    }
+    assert!(spool.is_behind());
+    retain(&spool, "w/n/a", Some(b"1"));
+    retain(&spool, "w/n/b", Some(b"1"));
+    retain(&spool, "w/n/b", None);
+    assert!(!spool.is_behind());
+    let claimed = spool.claim().unwrap().unwrap();
+    let path = dir.path().join("spool.redb");
+    let second = Spool::open(&path, 1, notices(), PublishMetrics::default());
+    assert!(matches!(second, Err(SpoolError::Store(error)) if matches!(*error, redb::Error::DatabaseAlreadyOpen)));
+    drop(spool);
+
+    let (spool, metrics) = open(dir.path(), 1 << 20);
+    assert_eq!(metrics.spool_pending.get(), 2);
+    assert_eq!(spool.claim().unwrap(), Some(claimed));
+    spool.rewind();
+    assert_eq!(texts(&drain(&spool)), ["message 000002", "message 000003"]);
+    let first = spool.retained_after(0).unwrap();
+    let second = spool.retained_after(first.version).unwrap();
+    assert_eq!((first.topic.as_str(), first.body.as_deref()), ("w/n/a", Some(&b"1"[..])));
+    assert_eq!((second.topic.as_str(), second.body.as_deref()), ("w/n/b", None));
+    spool.retained_acknowledged("w/n/b", second.version);
+    add(&spool, [9]);
+    drop(spool);
+
+    let (spool, _) = open(dir.path(), 1 << 20);
+    assert_eq!(spool.retained_topics(|_| true), ["w/n/a"]);
+    assert_eq!(spool.retained_after(1), None, "the tombstone is gone from the disk");
+    assert_eq!(texts(&drain(&spool)), ["message 000009"]);
+}
+
+#[test]
+fn an_equal_retained_body_is_no_change() {
+    let dir = TempDir::new().unwrap();
+    let (spool, _) = open(dir.path(), 1 << 20);
+    retain(&spool, "t", Some(b"1"));
+    let version = spool.retained_after(0).unwrap().version;
+    retain(&spool, "t", Some(b"1"));
+    assert_eq!(spool.retained_after(version), None);
+    retain(&spool, "t", Some(b"2"));
+    assert!(spool.retained_after(version).is_some());
+}
+
+#[test]
+fn an_overflow_drops_the_oldest_waiting_counts_exactly_and_says_so_once() {
+    let dir = TempDir::new().unwrap();
+    let (spool, metrics) = open(dir.path(), 20_000);
+    add(&spool, 0..10);
+    let in_flight: Vec<_> = (0..3).map(|_| spool.claim().unwrap().unwrap()).collect();
+    for n in 0..50 {
+        add(&spool, 10 + n * 10..20 + n * 10);
+        assert!(metrics.spool_bytes.get() <= 20_000);
+    }
+    let dropped = metrics.spool_dropped.get();
+    assert!(dropped > 300, "{dropped}");
+    for record in &in_flight {
+        acknowledge(&spool, record);
+    }
+    let rest = drain(&spool);
+    let notices = rest.iter().filter(|notice| notice.kind == NoticeKind::SpoolOverflow).count();
+    assert_eq!(notices, 1);
+    let messages: Vec<_> = rest.iter().filter(|notice| notice.kind == NoticeKind::Started).collect();
+    assert_eq!(3 + messages.len() as u64 + dropped, 510);
+    assert!(rest.windows(2).all(|pair| pair[0].seq < pair[1].seq));
+    assert_eq!(messages.last().unwrap().text, "message 000509");
+    assert_eq!((metrics.spool_pending.get(), metrics.spool_bytes.get()), (0, 0));
+    // A second episode has its own notice.
+    add(&spool, 0..300);
+    let again = drain(&spool);
+    assert_eq!(again.iter().filter(|notice| notice.kind == NoticeKind::SpoolOverflow).count(), 1);
+    assert_eq!(again.len() as u64 - 1 + metrics.spool_dropped.get() - dropped, 300);
+}
+
+#[test]
+fn a_damaged_file_is_moved_aside() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("spool.redb");
+    let damages: [&dyn Fn(); 3] = [
+        &|| std::fs::write(&path, vec![0x5a; 70_000]).unwrap(),
+        &|| std::fs::write(&path, b"short").unwrap(),
+        &|| {
+            let mut bytes = std::fs::read(&path).unwrap();
+            let half = bytes.len() / 2;
+            bytes[4096..half].fill(0xee);
+            std::fs::write(&path, bytes).unwrap();
+        },
+    ];
+    for (n, damage) in damages.iter().enumerate() {
+        damage();
+        let (spool, aside) = Spool::open(&path, 1 << 20, notices(), PublishMetrics::default()).unwrap();
+        assert_eq!(aside, Some(dir.path().join(format!("spool.redb.corrupt-{}", n + 1))), "damage {n}");
+        add(&spool, 0..100);
+        assert_eq!(spool.pending(), 100);
+    }
+}
+
+#[test]
+fn dead_letters_are_kept_up_to_a_limit() {
+    let dir = TempDir::new().unwrap();
+    let (spool, _) = open(dir.path(), 1 << 20);
+    add(&spool, 0..2);
+    for _ in 0..2 {
+        let record = spool.claim().unwrap().unwrap();
+        spool.bury(&record, "NotAuthorized").unwrap();
+        acknowledge(&spool, &record);
+    }
+    assert_eq!(spool.pending(), 0);
+}

@@ -1,0 +1,225 @@
+//! The spool's file: an embedded store (redb) of four small tables. Knows transactions, repair and damaged files;
+//! what is written, dropped and acknowledged is decided in [`super::spool`].
+//!
+//! A commit is one fsync. Limits: 8 MiB of page cache; the file grows to about the spool's limit plus half, and
+//! its free pages are used again.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{PoisonError, RwLock};
+
+use redb::{
+    Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition, WriteTransaction,
+};
+
+/// Offset → topic, body.
+pub const EVENTS: TableDefinition<'static, u64, (&str, &[u8])> = TableDefinition::new("events");
+/// Topic → body; `None` is a tombstone.
+pub const RETAINED: TableDefinition<'static, &str, Option<&[u8]>> = TableDefinition::new("retained");
+/// Offset → topic, the broker's reason, body.
+pub const DEAD: TableDefinition<'static, u64, (&str, &str, &[u8])> = TableDefinition::new("dead");
+/// [`CURSOR`].
+pub const META: TableDefinition<'static, &str, u64> = TableDefinition::new("meta");
+/// Key in [`META`]: the first offset that is not acknowledged.
+pub const CURSOR: &str = "cursor";
+
+/// redb's default is 1 GiB.
+const CACHE_BYTES: usize = 8 << 20;
+
+/// The spool's file could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum SpoolError {
+    /// What the store says.
+    #[error("{0}")]
+    Store(#[source] Box<redb::Error>),
+    /// What the system says.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// An earlier failure closed the store, and it could not be opened again.
+    #[error("the spool is closed after an earlier failure")]
+    Closed,
+    /// A message that cannot be written as JSON.
+    #[error("a message cannot be written as JSON: {0}")]
+    Json(#[from] serde_json::Error),
+}
+
+/// Any of redb's errors.
+pub fn store_error<E: Into<redb::Error>>(error: E) -> SpoolError {
+    SpoolError::Store(Box::new(error.into()))
+}
+
+/// A spooled message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Its place in the order.
+    pub offset: u64,
+    /// Its topic.
+    pub topic: String,
+    /// Its body.
+    pub body: Vec<u8>,
+}
+
+/// Logical size of a message: what the spool's limit counts.
+pub fn logical_bytes(topic: &str, body: &[u8]) -> u64 {
+    (topic.len() + body.len()) as u64
+}
+
+/// What a file holds when it is opened.
+#[derive(Debug, Default)]
+pub struct Loaded {
+    /// First offset that is not acknowledged.
+    pub cursor: u64,
+    /// Offset of the next message.
+    pub next: u64,
+    /// Messages not acknowledged.
+    pub pending: u64,
+    /// Their logical bytes.
+    pub bytes: u64,
+    /// The retained map, tombstones included.
+    pub retained: Vec<(String, Option<Vec<u8>>)>,
+}
+
+/// The open file. `None` only after a failure, until it has been opened again.
+pub struct Store {
+    path: PathBuf,
+    database: RwLock<Option<Database>>,
+}
+
+impl Store {
+    /// Opens or creates the file. A file that cannot be read, even by the store's own repair, is moved aside to
+    /// `{path}.corrupt-N`, which is returned, and a new one is begun.
+    ///
+    /// # Errors
+    ///
+    /// The file is locked by another process, or the system refuses to read or write it.
+    pub fn open(path: &Path) -> Result<(Self, Loaded, Option<PathBuf>), SpoolError> {
+        let attempt = || {
+            let store = Self { path: path.to_owned(), database: RwLock::new(Some(database(path)?)) };
+            let loaded = store.load()?;
+            Ok((store, loaded))
+        };
+        match attempt() {
+            Ok((store, loaded)) => Ok((store, loaded, None)),
+            Err(error) if is_damage(&error) => {
+                tracing::error!("the spool {} is damaged ({error}); it is moved aside", path.display());
+                let aside = free_name(path);
+                std::fs::rename(path, &aside)?;
+                let (store, loaded) = attempt()?;
+                Ok((store, loaded, Some(aside)))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Runs `change` in one transaction: all of it is on disk, or none.
+    ///
+    /// # Errors
+    ///
+    /// Nothing was changed. The store has been opened anew, so the caller may try again.
+    pub fn write<T>(
+        &self,
+        change: impl FnOnce(&WriteTransaction) -> Result<T, SpoolError>,
+    ) -> Result<T, SpoolError> {
+        let result = self.with(|database| {
+            let transaction = database.begin_write().map_err(store_error)?;
+            let value = change(&transaction)?;
+            transaction.commit().map_err(store_error)?;
+            Ok(value)
+        });
+        if result.is_err() {
+            self.reopen();
+        }
+        result
+    }
+
+    /// The first message at an offset in `from..to`.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read.
+    pub fn first_in(&self, from: u64, to: u64) -> Result<Option<Record>, SpoolError> {
+        self.with(|database| {
+            let transaction = database.begin_read().map_err(store_error)?;
+            let events = transaction.open_table(EVENTS).map_err(store_error)?;
+            let Some(entry) = events.range(from..to).map_err(store_error)?.next() else { return Ok(None) };
+            let (offset, value) = entry.map_err(store_error)?;
+            let (topic, body) = value.value();
+            Ok(Some(Record { offset: offset.value(), topic: topic.to_owned(), body: body.to_owned() }))
+        })
+    }
+
+    fn load(&self) -> Result<Loaded, SpoolError> {
+        self.write(|transaction| {
+            let meta = transaction.open_table(META).map_err(store_error)?;
+            let cursor = meta.get(CURSOR).map_err(store_error)?.map_or(0, |cursor| cursor.value());
+            let mut loaded = Loaded { cursor, next: cursor, ..Loaded::default() };
+            let events = transaction.open_table(EVENTS).map_err(store_error)?;
+            for entry in events.range(cursor..).map_err(store_error)? {
+                let (offset, value) = entry.map_err(store_error)?;
+                let (topic, body) = value.value();
+                loaded.next = offset.value() + 1;
+                loaded.pending += 1;
+                loaded.bytes += logical_bytes(topic, body);
+            }
+            let retained = transaction.open_table(RETAINED).map_err(store_error)?;
+            for entry in retained.iter().map_err(store_error)? {
+                let (topic, body) = entry.map_err(store_error)?;
+                loaded.retained.push((topic.value().to_owned(), body.value().map(<[u8]>::to_vec)));
+            }
+            transaction.open_table(DEAD).map_err(store_error)?;
+            Ok(loaded)
+        })
+    }
+
+    fn with<T>(&self, body: impl FnOnce(&Database) -> Result<T, SpoolError>) -> Result<T, SpoolError> {
+        let guard = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        body(guard.as_ref().ok_or(SpoolError::Closed)?)
+    }
+
+    /// After an I/O error (a full disk, say) redb answers nothing until the file has been opened anew.
+    fn reopen(&self) {
+        let mut guard = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        *guard = None;
+        match database(&self.path) {
+            Ok(database) => *guard = Some(database),
+            Err(error) => tracing::error!("the spool {} cannot be opened again: {error}", self.path.display()),
+        }
+    }
+}
+
+fn database(path: &Path) -> Result<Database, SpoolError> {
+    // The check reads the whole file, once a start: without it redb may panic on a damaged one.
+    let mut builder = Database::builder();
+    builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
+    match builder.create(path) {
+        Ok(database) => Ok(database),
+        Err(DatabaseError::Storage(StorageError::Io(error))) => Err(SpoolError::Io(error)),
+        Err(error) => Err(store_error(error)),
+    }
+}
+
+fn is_damage(error: &SpoolError) -> bool {
+    use redb::Error as E;
+    match error {
+        SpoolError::Io(error) => matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof),
+        SpoolError::Store(error) => matches!(
+            **error,
+            E::Corrupted(_)
+                | E::RepairAborted
+                | E::UpgradeRequired(_)
+                | E::TableTypeMismatch { .. }
+                | E::TableIsMultimap(_)
+                | E::TypeDefinitionChanged { .. }
+        ),
+        SpoolError::Closed | SpoolError::Json(_) => false,
+    }
+}
+
+fn free_name(path: &Path) -> PathBuf {
+    let name = |n: u32| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(format!(".corrupt-{n}"));
+        PathBuf::from(name)
+    };
+    (1..u32::MAX).map(name).find(|candidate| !candidate.exists()).unwrap_or_else(|| name(u32::MAX))
+}

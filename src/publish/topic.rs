@@ -1,0 +1,164 @@
+//! Every topic of the MQTT contract, and nothing else that makes topics.
+
+use std::fmt;
+
+use crate::frame::CameraId;
+
+/// A topic that a message can be published to: no wildcard, no empty level. Made by [`Topics`] alone.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Topic(String);
+
+impl Topic {
+    /// The topic as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Topic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The topics of one box.
+#[derive(Clone, Debug)]
+pub struct Topics {
+    prefix: String,
+}
+
+/// `base` or `node` cannot be part of a topic.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{name} {value:?} cannot be part of a topic: give levels without +, #, $ in front, or empty parts")]
+pub struct TopicError {
+    name: &'static str,
+    value: String,
+}
+
+impl Topics {
+    /// Topics below `{base}/{node}`. `base` may have several levels, `node` has one.
+    ///
+    /// # Errors
+    ///
+    /// An empty level, a wildcard, a control character, a `$` at the very front.
+    pub fn new(base: &str, node: &str) -> Result<Self, TopicError> {
+        let error = |name, value: &str| Err(TopicError { name, value: value.to_owned() });
+        if base.starts_with('$') || !base.split('/').all(is_level) {
+            return error("mqtt.base", base);
+        }
+        if !is_level(node) {
+            return error("node", node);
+        }
+        Ok(Self { prefix: format!("{base}/{node}/") })
+    }
+
+    /// What every topic of this box begins with, the slash included.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// `online` or `offline`, retained, the last will.
+    pub fn status(&self) -> Topic {
+        self.node("status")
+    }
+
+    /// What runs here, retained.
+    pub fn info(&self) -> Topic {
+        self.node("info")
+    }
+
+    /// Health, every 10 s.
+    pub fn health(&self) -> Topic {
+        self.node("health")
+    }
+
+    /// Notices, spooled.
+    pub fn notice(&self) -> Topic {
+        self.node("notice")
+    }
+
+    /// `online`, `offline` or `disabled`, retained.
+    pub fn camera_status(&self, camera: &CameraId) -> Topic {
+        self.camera(camera, "status")
+    }
+
+    /// State of a camera, retained.
+    pub fn camera_state(&self, camera: &CameraId) -> Topic {
+        self.camera(camera, "state")
+    }
+
+    /// Detections, a message an inferred frame.
+    pub fn detections(&self, camera: &CameraId) -> Topic {
+        self.camera(camera, "detections")
+    }
+
+    /// `ON` or `OFF`, retained: whether a camera is switched on.
+    pub fn enabled_state(&self, camera: &CameraId) -> Topic {
+        self.camera(camera, "enabled/state")
+    }
+
+    /// The filter for the commands that switch cameras.
+    pub fn enabled_set_filter(&self) -> String {
+        format!("{}cam/+/enabled/set", self.prefix)
+    }
+
+    /// The camera that a command topic is about; `None` for any other topic.
+    pub fn camera_of_enabled_set(&self, topic: &str) -> Option<CameraId> {
+        let camera = topic.strip_prefix(&self.prefix)?.strip_prefix("cam/")?.strip_suffix("/enabled/set")?;
+        (is_level(camera) && !camera.contains('/')).then(|| CameraId::new(camera))
+    }
+
+    /// The camera that one of this box's own topics is about.
+    pub fn camera_of(&self, topic: &str) -> Option<CameraId> {
+        let (camera, _) = topic.strip_prefix(&self.prefix)?.strip_prefix("cam/")?.split_once('/')?;
+        is_level(camera).then(|| CameraId::new(camera))
+    }
+
+    fn node(&self, last: &str) -> Topic {
+        Topic(format!("{}{last}", self.prefix))
+    }
+
+    fn camera(&self, camera: &CameraId, last: &str) -> Topic {
+        debug_assert!(is_level(camera.as_str()) && !camera.as_str().contains('/'), "{camera} is not a topic level");
+        Topic(format!("{}cam/{camera}/{last}", self.prefix))
+    }
+}
+
+fn is_level(level: &str) -> bool {
+    !level.is_empty() && level.len() <= 256 && !level.contains(|c: char| matches!(c, '+' | '#') || c.is_control())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn topics_are_those_of_the_contract() {
+        let topics = Topics::new("site/watchpost", "edge07").unwrap();
+        let gate = CameraId::new("gate");
+        assert_eq!(topics.status().as_str(), "site/watchpost/edge07/status");
+        assert_eq!(topics.camera_status(&gate).as_str(), "site/watchpost/edge07/cam/gate/status");
+        assert_eq!(topics.enabled_state(&gate).as_str(), "site/watchpost/edge07/cam/gate/enabled/state");
+        assert_eq!(topics.enabled_set_filter(), "site/watchpost/edge07/cam/+/enabled/set");
+        let set = "site/watchpost/edge07/cam/gate/enabled/set";
+        assert_eq!(topics.camera_of_enabled_set(set), Some(gate.clone()));
+        assert_eq!(topics.camera_of(topics.detections(&gate).as_str()), Some(gate));
+        for other in ["site/watchpost/edge07/cam//enabled/set", "site/watchpost/edge07/cam/a/b/enabled/set", "x"] {
+            assert_eq!(topics.camera_of_enabled_set(other), None, "{other}");
+        }
+        assert_eq!(topics.camera_of(topics.info().as_str()), None);
+    }
+
+    #[test]
+    fn levels_that_mqtt_cannot_have_are_refused() {
+        for (base, node) in
+            [("", "n"), ("a//b", "n"), ("a/", "n"), ("a+", "n"), ("$SYS", "n"), ("a", "#"), ("a", "")]
+        {
+            assert!(Topics::new(base, node).is_err(), "{base:?} {node:?}");
+        }
+        assert_eq!(
+            Topics::new("w", "a+b").unwrap_err().to_string(),
+            "node \"a+b\" cannot be part of a topic: give levels without +, #, $ in front, or empty parts"
+        );
+    }
+}

@@ -1,0 +1,317 @@
+//! The two threads. `spool` takes what must not be lost and puts it on disk; `publish` connects, sends, and starts
+//! again from the cursor after every failure: `run` loops, `run_once` lives one connection.
+
+use std::pin::pin;
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
+use tokio::time::{sleep, timeout};
+
+use super::connection::{Endpoint, Events, Happened, Version};
+use super::fault::{Complaints, Fault, Kind};
+use super::session::Session;
+use super::spool::Batch;
+use super::{Command, Input, Shared};
+use crate::config::MqttProtocol;
+use crate::worker::Backoff;
+
+/// Waits between attempts.
+const BACKOFF_MIN: Duration = Duration::from_secs(1);
+const BACKOFF_MAX: Duration = Duration::from_secs(60);
+/// Shortest wait where the broker does not let us in: it may lock the account.
+const UNWELCOME_WAIT: Duration = Duration::from_secs(30);
+/// The loops look at the clock this often; acknowledgements reach the disk within it.
+const TICK: Duration = Duration::from_secs(1);
+/// Most entries in one commit.
+const GROUP_MAX: usize = 512;
+/// Part of the stop's time that is kept for the good-bye.
+const GOODBYE: Duration = Duration::from_millis(500);
+
+/// The `spool` thread: ends when every [`super::Publisher`] is gone and all they gave is on disk.
+pub fn spool(shared: &Shared, input: &Receiver<Input>) {
+    loop {
+        let mut batch = Batch::default();
+        match input.recv_timeout(TICK) {
+            Ok(first) => {
+                take(&mut batch, first);
+                while batch.len() < GROUP_MAX
+                    && let Ok(next) = input.try_recv()
+                {
+                    take(&mut batch, next);
+                }
+            }
+            Err(RecvTimeoutError::Timeout) if shared.spool.is_behind() => {}
+            Err(RecvTimeoutError::Timeout) => continue,
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
+        commit(shared, &batch);
+        shared.wake.notify_one();
+    }
+    shared.inputs_ended();
+}
+
+fn take(batch: &mut Batch, input: Input) {
+    match input {
+        Input::Notice(draft) => batch.notices.push(draft),
+        Input::Retain(topic, body) => batch.retained.push((topic.as_str().to_owned(), Some(body))),
+        Input::Forget(topic) => batch.retained.push((topic, None)),
+    }
+}
+
+/// Writes a batch, again and again where the disk fails: meanwhile the channel fills and then blocks.
+fn commit(shared: &Shared, batch: &Batch) {
+    let mut complaints = Complaints::default();
+    while let Err(error) = shared.spool.commit(batch) {
+        if let Some(line) = complaints.hear(&error.to_string(), Instant::now()) {
+            tracing::error!("the spool cannot be written: {line}: free or repair the disk of state_dir");
+        }
+        if shared.stop_at().is_some_and(|at| Instant::now() >= at) {
+            tracing::error!("{} messages could not be spooled before the stop", batch.len());
+            return;
+        }
+        std::thread::sleep(TICK);
+    }
+}
+
+/// Which protocol version the next connection speaks.
+struct Choice {
+    protocol: MqttProtocol,
+    /// The broker said that it does not speak MQTT 5.
+    v4_only: bool,
+    /// It closed the connection at the first MQTT 5 packet, which says the same, but not surely.
+    v4_next: bool,
+}
+
+impl Choice {
+    fn version(&self) -> Version {
+        match self.protocol {
+            MqttProtocol::V5 => Version::V5,
+            MqttProtocol::V4 => Version::V4,
+            MqttProtocol::Auto if self.v4_only || self.v4_next => Version::V4,
+            MqttProtocol::Auto => Version::V5,
+        }
+    }
+
+    /// Learns from a connection that ended before it was accepted; `true`: try the other version at once.
+    fn learn(&mut self, version: Version, kind: Kind) -> bool {
+        match (version, kind) {
+            (Version::V5, Kind::Version) if self.protocol == MqttProtocol::Auto => {
+                self.v4_only = true;
+                true
+            }
+            (Version::V5, Kind::ClosedEarly) => {
+                self.v4_next = true;
+                false
+            }
+            (Version::V4, Kind::Version | Kind::ClosedEarly) => {
+                (self.v4_only, self.v4_next) = (false, false);
+                false
+            }
+            _ => false,
+        }
+    }
+}
+
+/// How one connection ended.
+struct End {
+    fault: Fault,
+    /// The broker had accepted us.
+    accepted: bool,
+    /// It had acknowledged something.
+    proven: bool,
+}
+
+/// The `publish` thread.
+pub struct Worker<'a> {
+    shared: &'a Shared,
+    endpoint: Endpoint,
+    commands: Sender<Command>,
+    choice: Choice,
+}
+
+impl<'a> Worker<'a> {
+    /// Not yet connected.
+    pub fn new(shared: &'a Shared, endpoint: Endpoint, protocol: MqttProtocol, commands: Sender<Command>) -> Self {
+        Self { shared, endpoint, commands, choice: Choice { protocol, v4_only: false, v4_next: false } }
+    }
+
+    /// Connects again and again until told to stop.
+    pub async fn run(mut self) {
+        let mut backoff = Backoff::new(BACKOFF_MIN, BACKOFF_MAX);
+        let mut complaints = Complaints::default();
+        loop {
+            let stopping = self.shared.stop_at().is_some();
+            let version = self.choice.version();
+            let Err(end) = self.run_once(version).await else { break };
+            if end.fault.kind == Kind::Stopping {
+                break;
+            }
+            self.shared.metrics.failures.inc();
+            if end.proven {
+                backoff.reset();
+                complaints.forget();
+            }
+            let text = end.fault.text;
+            if let Some(line) = complaints.hear(&text, Instant::now()) {
+                tracing::warn!("{line}");
+            }
+            self.shared.set_problem(Some(text));
+            let other_at_once = if end.accepted {
+                self.choice.v4_next = false;
+                false
+            } else {
+                self.choice.learn(version, end.fault.kind)
+            };
+            // One attempt is made after the word to stop, to send what is spooled; the rest stays on disk.
+            if stopping {
+                break;
+            }
+            if !other_at_once {
+                let mut wait = backoff.next(fastrand::f64());
+                if end.fault.kind == Kind::Unwelcome {
+                    wait = wait.max(UNWELCOME_WAIT.mul_f64(1.0 + 0.2 * fastrand::f64()));
+                }
+                self.wait(wait).await;
+            }
+            if self.shared.stop_at().is_some() && self.nothing_to_send() {
+                break;
+            }
+        }
+        if let Err(error) = self.shared.spool.commit(&Batch::default()) {
+            tracing::error!("the last acknowledgements could not be written ({error}): some messages come again");
+        }
+    }
+
+    fn nothing_to_send(&self) -> bool {
+        self.shared.have_inputs_ended() && self.shared.spool.pending() == 0
+    }
+
+    /// Waits, but no longer than to the word to stop.
+    async fn wait(&self, wait: Duration) {
+        let until = Instant::now() + wait;
+        while self.shared.stop_at().is_none() {
+            self.shared.beat();
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            tokio::select! {
+                () = sleep(left.min(TICK)) => {}
+                () = self.shared.wake.notified() => {}
+            }
+        }
+    }
+
+    /// Lives one connection. Ends well only after a good-bye.
+    async fn run_once(&self, version: Version) -> Result<(), End> {
+        let (client, mut events) = match self.endpoint.connect(version) {
+            Ok(connection) => connection,
+            Err(fault) => return Err(End { fault, accepted: false, proven: false }),
+        };
+        let mut session = None;
+        let result = self.live(version, &client, &mut events, &mut session).await;
+        self.shared.metrics.connected.set(0);
+        let (accepted, proven) =
+            (session.is_some(), session.is_some_and(|session: Session<'_>| session.is_proven()));
+        result.map_err(|fault| End { fault, accepted, proven })
+    }
+
+    async fn live<'s>(
+        &'s self,
+        version: Version,
+        client: &'s super::connection::Client,
+        events: &mut Events,
+        session: &mut Option<Session<'s>>,
+    ) -> Result<(), Fault> {
+        loop {
+            let happened = self.next(version, events, session).await?;
+            match (session.as_mut(), happened) {
+                (None, Happened::Connected(limits)) => {
+                    tracing::info!("connected to {} by {}", self.endpoint.name(version), version.name());
+                    self.shared.metrics.connects.inc();
+                    self.shared.set_problem(None);
+                    *session = Some(Session::open(self.shared, client, limits)?);
+                    self.shared.metrics.connected.set(1);
+                }
+                (Some(session), happened) => {
+                    if session.happened(happened, &self.commands)? {
+                        return Ok(());
+                    }
+                }
+                (None, _) => {}
+            }
+        }
+    }
+
+    /// The next thing that happens; meanwhile everything that comes in is handed over.
+    async fn next(
+        &self,
+        version: Version,
+        events: &mut Events,
+        session: &mut Option<Session<'_>>,
+    ) -> Result<Happened, Fault> {
+        let mut next = pin!(timeout(events.patience(), events.next(&self.endpoint)));
+        loop {
+            self.shared.beat();
+            if let Some(session) = session {
+                session.fill()?;
+            }
+            if let Some(stop_at) = self.shared.stop_at() {
+                let now = Instant::now();
+                if now >= stop_at {
+                    return Err(Fault::stopping());
+                }
+                match session {
+                    Some(session) => {
+                        let drained = self.shared.have_inputs_ended() && session.is_drained();
+                        if drained || now + GOODBYE >= stop_at {
+                            session.leave()?;
+                        }
+                    }
+                    None if self.nothing_to_send() => {
+                        return Err(Fault::stopping());
+                    }
+                    None => {}
+                }
+            }
+            let until_stop = self.shared.stop_at().map_or(TICK, |at| at.saturating_duration_since(Instant::now()));
+            tokio::select! {
+                biased;
+                happened = &mut next => {
+                    return happened.unwrap_or_else(|_| Err(Fault::silent(&self.endpoint.name(version))));
+                }
+                () = self.shared.wake.notified() => {}
+                () = sleep(TICK.min(until_stop.max(Duration::from_millis(10)))) => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broker_that_refuses_mqtt_5_is_spoken_to_in_3_1_1() {
+        let mut choice = Choice { protocol: MqttProtocol::Auto, v4_only: false, v4_next: false };
+        assert_eq!(choice.version(), Version::V5);
+        assert!(!choice.learn(Version::V5, Kind::Network));
+        assert_eq!(choice.version(), Version::V5, "a broker that is away says nothing about versions");
+        assert!(choice.learn(Version::V5, Kind::Version));
+        assert_eq!(choice.version(), Version::V4);
+        assert!(!choice.learn(Version::V4, Kind::ClosedEarly));
+        assert_eq!(choice.version(), Version::V5);
+        assert!(!choice.learn(Version::V5, Kind::ClosedEarly));
+        assert_eq!(choice.version(), Version::V4);
+    }
+
+    #[test]
+    fn a_fixed_version_stays() {
+        for (protocol, version) in [(MqttProtocol::V5, Version::V5), (MqttProtocol::V4, Version::V4)] {
+            let mut choice = Choice { protocol, v4_only: false, v4_next: false };
+            assert!(!choice.learn(version, Kind::Version));
+            assert!(!choice.learn(version, Kind::ClosedEarly));
+            assert_eq!(choice.version(), version);
+        }
+    }
+}
