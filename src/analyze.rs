@@ -1,1 +1,213 @@
-//! (to come)
+//! The analysis loop: batches in, messages out. Suppresses duplicates, goes back to the source's coordinates and
+//! decides which frames are worth a message.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant, SystemTime};
+
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
+
+use crate::backend::{Batch, Lane};
+use crate::config::DetectionsMode;
+use crate::event::{DETECTIONS_SCHEMA, Detections, LatMs, Model, Object, Ts, rfc3339};
+use crate::frame::CameraId;
+use crate::metrics::{CameraMetrics, Metrics};
+use crate::worker::Heartbeat;
+use crate::yolo::{Detection, nms};
+
+/// Longest wait without a beat of the heart.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Which frames of a camera become `detections` messages.
+#[derive(Clone, Copy, Debug)]
+pub struct Policy {
+    /// Which frames are worth a message.
+    pub mode: DetectionsMode,
+    /// Most messages a second.
+    pub hz_max: Option<f64>,
+}
+
+/// What is the same for every frame.
+pub struct Setup {
+    /// Name of the box.
+    pub node: String,
+    /// This start of the daemon.
+    pub boot: String,
+    /// The model, once the backend is open: before that there is no batch.
+    pub model: Arc<OnceLock<Model>>,
+    /// Class names.
+    pub labels: Arc<Vec<String>>,
+    /// Overlap (IoU) limit of NMS, 0..1.
+    pub nms: f32,
+    /// Most objects a frame.
+    pub max_detections: usize,
+    /// By camera; cameras not listed publish every frame.
+    pub policies: BTreeMap<CameraId, Policy>,
+}
+
+/// What is remembered of a camera.
+struct Memory {
+    counters: CameraMetrics,
+    seq: u64,
+    /// Objects by class in the frame published last.
+    counts: BTreeMap<u32, usize>,
+    /// No message before.
+    due: Option<Instant>,
+}
+
+/// The loop and what it remembers.
+pub struct Analysis {
+    setup: Setup,
+    metrics: Arc<Metrics>,
+    cameras: HashMap<CameraId, Memory>,
+    found: Vec<Detection>,
+}
+
+impl Analysis {
+    /// For one engine's batches.
+    pub fn new(setup: Setup, metrics: Arc<Metrics>) -> Self {
+        Self { setup, metrics, cameras: HashMap::new(), found: Vec::new() }
+    }
+
+    /// Runs until inference has ended. Hands each message to `publish`, and each batch back through `free`.
+    pub fn run(
+        mut self,
+        batches: &Receiver<Batch>,
+        free: &Sender<Batch>,
+        heart: &Heartbeat,
+        mut publish: impl FnMut(&CameraId, &Detections),
+    ) {
+        loop {
+            heart.beat(Instant::now());
+            let mut batch = match batches.recv_timeout(TICK) {
+                Ok(batch) => batch,
+                Err(RecvTimeoutError::Timeout) => continue,
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            let stages = &self.metrics.stages;
+            stages.preprocess.record(batch.preprocess);
+            stages.infer.record(batch.infer);
+            stages.head.record(batch.decode);
+            let times = (batch.submitted, batch.finished);
+            for lane in &mut batch.lanes {
+                if let Some(message) = self.lane(lane, times, Instant::now(), SystemTime::now()) {
+                    publish(&lane.frame.camera, &message);
+                }
+                let age = lane.frame.arrived.elapsed();
+                self.account(lane, times, age);
+            }
+            // Nobody waiting for it means that inference has ended.
+            let _ = free.try_send(batch);
+        }
+    }
+
+    /// One frame: its message, if it is worth one.
+    fn lane(
+        &mut self,
+        lane: &mut Lane,
+        times: (Instant, Instant),
+        now: Instant,
+        wall: SystemTime,
+    ) -> Option<Detections> {
+        let most = self.setup.max_detections;
+        nms::detections(&mut lane.candidates, &lane.letterbox, self.setup.nms, most, &mut self.found);
+        let memory = memory(&mut self.cameras, &self.metrics, &lane.frame.camera);
+        let policy = self.setup.policies.get(&lane.frame.camera);
+        if !worth_a_message(policy, memory, &self.found, now) {
+            return None;
+        }
+        let seq = memory.seq;
+        memory.seq += 1;
+        let frame = &lane.frame;
+        let ts = Ts {
+            captured: rfc3339(frame.captured.wall),
+            clock: frame.captured.clock,
+            err_ms: frame.captured.err_ms,
+            published: rfc3339(wall),
+            pts_ns: frame.pts_ns,
+        };
+        let ms = |from: Instant, to: Instant| round3(to.saturating_duration_since(from).as_secs_f64() * 1e3);
+        let lat_ms = LatMs {
+            decode: ms(frame.arrived, frame.decoded),
+            queue: ms(frame.decoded, times.0),
+            infer: ms(times.0, times.1),
+            total: ms(frame.arrived, now),
+        };
+        Some(Detections {
+            schema: DETECTIONS_SCHEMA.to_owned(),
+            node: self.setup.node.clone(),
+            camera: frame.camera.as_str().to_owned(),
+            boot: self.setup.boot.clone(),
+            seq,
+            frame: frame.seq,
+            ts,
+            size: [frame.size.0, frame.size.1],
+            model: self.setup.model.get().cloned()?,
+            lat_ms,
+            objects: self.found.iter().map(|d| object(d, &self.setup.labels)).collect(),
+        })
+    }
+
+    fn account(&mut self, lane: &Lane, (submitted, finished): (Instant, Instant), age: Duration) {
+        let (stages, frame) = (&self.metrics.stages, &lane.frame);
+        stages.decode.record(frame.decoded.saturating_duration_since(frame.arrived));
+        stages.queue.record(submitted.saturating_duration_since(frame.decoded));
+        stages.analyze.record(finished.elapsed());
+        stages.total.record(age);
+        if let Ok(captured) = SystemTime::now().duration_since(frame.captured.wall) {
+            stages.captured.record(captured);
+        }
+        let counters = &memory(&mut self.cameras, &self.metrics, &frame.camera).counters;
+        counters.age.record(age);
+        counters.last_age_us.set(i64::try_from(age.as_micros()).unwrap_or(i64::MAX));
+    }
+}
+
+fn memory<'a>(cameras: &'a mut HashMap<CameraId, Memory>, metrics: &Metrics, camera: &CameraId) -> &'a mut Memory {
+    if !cameras.contains_key(camera) {
+        let counters = metrics.camera(camera);
+        let fresh = Memory { counters, seq: 0, counts: BTreeMap::new(), due: None };
+        cameras.insert(camera.clone(), fresh);
+    }
+    cameras.get_mut(camera).unwrap_or_else(|| unreachable!("inserted above"))
+}
+
+/// The camera's mode and its most messages a second.
+fn worth_a_message(policy: Option<&Policy>, memory: &mut Memory, found: &[Detection], now: Instant) -> bool {
+    let Some(policy) = policy else { return true };
+    let mut counts = BTreeMap::new();
+    for detection in found {
+        *counts.entry(detection.class).or_insert(0) += 1;
+    }
+    let wanted = match policy.mode {
+        DetectionsMode::All => true,
+        DetectionsMode::Nonempty => !found.is_empty(),
+        DetectionsMode::Change => counts != memory.counts,
+        DetectionsMode::Off => false,
+    };
+    if !wanted || memory.due.is_some_and(|due| now < due) {
+        return false;
+    }
+    memory.counts = counts;
+    memory.due = policy.hz_max.map(|hz| now + Duration::from_secs_f64(1.0 / hz));
+    true
+}
+
+fn object(detection: &Detection, labels: &[String]) -> Object {
+    let label = labels.get(detection.class as usize).cloned();
+    Object {
+        label: label.unwrap_or_else(|| format!("class{}", detection.class)),
+        class: detection.class,
+        score: round4(detection.score),
+        rect: detection.rect.map(round4),
+    }
+}
+
+/// A tenth of a pixel at 1000 pixels is all the digits a consumer can use.
+fn round4(value: f32) -> f32 {
+    (value * 1e4).round() / 1e4
+}
+
+fn round3(value: f64) -> f64 {
+    (value * 1e3).round() / 1e3
+}

@@ -1,1 +1,164 @@
-//! (to come)
+//! Wiring, and nothing but wiring: cameras → slots → inference → analysis → whoever publishes.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::{Receiver, Sender, bounded};
+
+use crate::analyze::{Analysis, Policy, Setup};
+use crate::backend::{self, BackendError, Batch, ModelSpec};
+use crate::camera::{self, Camera, Control};
+use crate::config::{CameraConfig, Config, Pace, Source};
+use crate::engine::Manifest;
+use crate::event::{Detections, Model};
+use crate::frame::CameraId;
+use crate::health::Board;
+use crate::infer::Inference;
+use crate::metrics::Metrics;
+use crate::slot;
+use crate::worker::{self, Heartbeat};
+
+/// Finished batches on their way to analysis, and the empty ones on their way back.
+const BATCHES: usize = 4;
+/// Slots of new cameras on their way to inference.
+const ROSTER: usize = 64;
+
+/// Takes each `detections` message on the analysis thread.
+pub type Sink = Box<dyn FnMut(&CameraId, &Detections) + Send>;
+
+/// The running data path.
+pub struct Graph {
+    cameras: BTreeMap<CameraId, Camera>,
+    infer: JoinHandle<Result<(), BackendError>>,
+    analyze: JoinHandle<()>,
+    /// Keeps inference waiting for cameras to come; dropped to let it end.
+    roster: Option<Sender<slot::SlotReader>>,
+    /// Told what was opened, each time a backend is.
+    pub opened: Receiver<ModelSpec>,
+    /// The model as messages name it, once the backend is open.
+    pub model: Arc<OnceLock<Model>>,
+    /// Progress of inference and analysis, for the watchdog.
+    pub hearts: [Heartbeat; 2],
+}
+
+/// What the graph is told about, by name.
+pub struct Surroundings {
+    /// This start of the daemon: 6 hex digits.
+    pub boot: String,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Where cameras report.
+    pub board: Board,
+}
+
+impl Graph {
+    /// Starts every thread of the data path. Cameras connect while the backend opens.
+    pub fn start(config: &Config, manifest: &Manifest, around: &Surroundings, sink: Sink) -> Self {
+        let wake = bounded(1);
+        let (roster, arrivals) = bounded(ROSTER);
+        let (finished, batches) = bounded(BATCHES);
+        let (returned, free) = bounded(BATCHES);
+        let (opening, opened) = bounded(4);
+        let model = Arc::new(OnceLock::new());
+        let hearts = [Heartbeat::new(Instant::now()), Heartbeat::new(Instant::now())];
+        for _ in 0..BATCHES {
+            // Fits: the channel was made for as many.
+            let _ = returned.try_send(Batch::new(Instant::now()));
+        }
+        let inference = Inference {
+            open: backend::opener(config, manifest, Arc::clone(&model)),
+            roster: arrivals,
+            wake: wake.clone(),
+            out: finished,
+            free,
+            deadline: config.engine.batch_deadline,
+            metrics: Arc::clone(&around.metrics),
+            heart: hearts[0].clone(),
+            opened: opening,
+        };
+        let infer = worker::spawn("infer", move || inference.run());
+        let analysis = Analysis::new(setup(config, manifest, around, &model), Arc::clone(&around.metrics));
+        let analyze = start_analysis(analysis, batches, returned, hearts[1].clone(), sink);
+        let mut cameras = BTreeMap::new();
+        for camera in &config.cameras {
+            let depth = if is_lossless(camera) { config.engine.batch } else { 1 };
+            let counters = around.metrics.camera(&camera.id);
+            let (writer, reader) =
+                slot::slot(camera.id.clone(), counters.clone(), depth, camera.priority, wake.0.clone());
+            // Inference that has ended already says so when it is joined.
+            let _ = roster.send(reader);
+            let running = camera::start(camera.clone(), writer, counters, around.board.clone());
+            cameras.insert(camera.id.clone(), running);
+        }
+        Self { cameras, infer, analyze, roster: Some(roster), opened, model, hearts }
+    }
+
+    /// Switches a camera on or off; false where there is none of that name.
+    pub fn set_enabled(&self, camera: &CameraId, on: bool) -> bool {
+        let Some(camera) = self.cameras.get(camera) else { return false };
+        // A full queue holds newer orders of the same kind already.
+        let _ = camera.control.try_send(Control::Enable(on));
+        true
+    }
+
+    /// Inference has ended: nothing goes on without it.
+    pub fn failed(&self) -> bool {
+        self.infer.is_finished()
+    }
+
+    /// Closes the data path in order: cameras, slots, inference, analysis. Returns when all threads have ended.
+    ///
+    /// # Errors
+    ///
+    /// Why inference ended, where it failed.
+    pub fn stop(mut self) -> Result<(), BackendError> {
+        let cameras = std::mem::take(&mut self.cameras);
+        // All are told before the first is waited for.
+        let threads: Vec<_> = cameras.into_values().map(|camera| camera.thread).collect();
+        for thread in threads {
+            let _ = thread.join();
+        }
+        self.roster = None;
+        let ended = self.infer.join();
+        let _ = self.analyze.join();
+        ended.unwrap_or_else(|_| Err(BackendError::Reopen("the inference thread panicked".to_owned())))
+    }
+}
+
+fn is_lossless(camera: &CameraConfig) -> bool {
+    matches!(camera.source, Source::File { pace: Pace::Fast, .. })
+}
+
+fn setup(config: &Config, manifest: &Manifest, around: &Surroundings, model: &Arc<OnceLock<Model>>) -> Setup {
+    let policy = |c: &CameraConfig| Policy { mode: c.detections, hz_max: c.detections_hz_max };
+    Setup {
+        node: config.node.clone(),
+        boot: around.boot.clone(),
+        model: Arc::clone(model),
+        labels: Arc::clone(&manifest.labels),
+        nms: manifest.thresholds.nms,
+        max_detections: manifest.thresholds.max_detections,
+        policies: config.cameras.iter().map(|c| (c.id.clone(), policy(c))).collect(),
+    }
+}
+
+fn start_analysis(
+    analysis: Analysis,
+    batches: Receiver<Batch>,
+    free: Sender<Batch>,
+    heart: Heartbeat,
+    sink: Sink,
+) -> JoinHandle<()> {
+    worker::spawn("analyze", move || analysis.run(&batches, &free, &heart, sink))
+}
+
+/// Ends the process at once where an orderly stop takes longer than `deadline`.
+pub fn enforce_deadline(deadline: Duration) {
+    worker::spawn("deadline", move || {
+        std::thread::sleep(deadline);
+        tracing::error!("the stop took longer than stop_deadline ({} s): ending now", deadline.as_secs_f64());
+        std::process::exit(1);
+    });
+}

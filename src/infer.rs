@@ -1,1 +1,261 @@
-//! (to come)
+//! The inference loop: slots in, batches out. Decides nothing about pixels, boxes or topics.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::{Receiver, Sender, TryRecvError, never};
+
+use crate::backend::{Backend, BackendError, Batch, ModelSpec};
+use crate::batch::{Decision, Fairness};
+use crate::frame::CameraId;
+use crate::metrics::{CameraMetrics, Metrics};
+use crate::slot::{SlotReader, SlotView};
+use crate::worker::Heartbeat;
+
+/// Longest wait without a look at the heartbeat.
+const TICK: Duration = Duration::from_millis(500);
+/// Wait before a failed backend is opened anew.
+const REOPEN_AFTER: Duration = Duration::from_secs(1);
+/// A second failure within this time is fatal: the process starts again instead.
+const REOPEN_ONCE_IN: Duration = Duration::from_secs(60);
+/// Dropped batches are logged at most this often.
+const LOG_EVERY: Duration = Duration::from_secs(10);
+
+/// Opens the backend on the inference thread; the sender is its way to wake the loop.
+pub type Open = Box<dyn Fn(Sender<()>) -> Result<Box<dyn Backend>, BackendError> + Send>;
+
+/// What the loop is connected to.
+pub struct Inference {
+    /// Opens the backend, now and after a failure.
+    pub open: Open,
+    /// New cameras' slots; its end is the end of the loop, once every slot has ended.
+    pub roster: Receiver<SlotReader>,
+    /// Woken by slots and by the backend.
+    pub wake: (Sender<()>, Receiver<()>),
+    /// Finished batches.
+    pub out: Sender<Batch>,
+    /// Batches to be used again.
+    pub free: Receiver<Batch>,
+    /// How long a frame may wait for its batch to fill.
+    pub deadline: Duration,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Beats while the loop makes progress.
+    pub heart: Heartbeat,
+    /// Told what was opened, each time.
+    pub opened: Sender<ModelSpec>,
+}
+
+impl Inference {
+    /// Runs until the cameras are gone.
+    ///
+    /// # Errors
+    ///
+    /// Why the backend cannot be had, or no longer.
+    pub fn run(self) -> Result<(), BackendError> {
+        let mut failed: Option<Instant> = None;
+        let mut slots = Slots::new(self.roster.clone());
+        loop {
+            let backend = (self.open)(self.wake.0.clone())?;
+            // Full or gone means that nobody waits for the news.
+            let _ = self.opened.try_send(backend.spec().clone());
+            let mut run = Run { inference: &self, backend, in_flight: VecDeque::new(), spare: None, logged: None };
+            let end = run.serve(&mut slots);
+            run.forget_in_flight(&slots);
+            drop(run);
+            let Err(error) = end else { return Ok(()) };
+            self.metrics.backend_failures.inc();
+            let now = Instant::now();
+            let fatal = !matches!(error, BackendError::Reopen(_))
+                || failed.is_some_and(|before| now.duration_since(before) < REOPEN_ONCE_IN);
+            if fatal {
+                return Err(error);
+            }
+            tracing::error!("{error}: it is opened anew in {} s", REOPEN_AFTER.as_secs());
+            failed = Some(now);
+            std::thread::sleep(REOPEN_AFTER);
+        }
+    }
+}
+
+/// The slots, in the order in which they came.
+struct Slots {
+    roster: Receiver<SlotReader>,
+    closed: bool,
+    readers: Vec<SlotReader>,
+    views: Vec<SlotView>,
+    counters: HashMap<CameraId, CameraMetrics>,
+    fairness: Fairness,
+}
+
+impl Slots {
+    fn new(roster: Receiver<SlotReader>) -> Self {
+        let (readers, views, counters) = (Vec::new(), Vec::new(), HashMap::new());
+        Self { roster, closed: false, readers, views, counters, fairness: Fairness::default() }
+    }
+
+    fn update(&mut self) {
+        loop {
+            match self.roster.try_recv() {
+                Ok(reader) => self.add(reader),
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Disconnected) => {
+                    self.closed = true;
+                    // A disconnected receiver is always ready: it would spin the wait.
+                    self.roster = never();
+                    break;
+                }
+            }
+        }
+        for index in (0..self.readers.len()).rev() {
+            if self.readers[index].ended() {
+                self.readers.remove(index);
+                self.fairness.remove(index);
+            }
+        }
+        self.views.clear();
+        self.views.extend(self.readers.iter().map(SlotReader::view));
+    }
+
+    fn add(&mut self, reader: SlotReader) {
+        self.counters.insert(reader.camera().clone(), reader.metrics().clone());
+        self.readers.push(reader);
+    }
+
+    fn ended(&self) -> bool {
+        self.closed && self.readers.is_empty()
+    }
+
+    fn counters(&self, camera: &CameraId) -> Option<&CameraMetrics> {
+        self.counters.get(camera)
+    }
+}
+
+/// One opened backend.
+struct Run<'a> {
+    inference: &'a Inference,
+    backend: Box<dyn Backend>,
+    /// The cameras of each batch in flight, the oldest first.
+    in_flight: VecDeque<Vec<CameraId>>,
+    /// An empty batch to collect into.
+    spare: Option<Batch>,
+    logged: Option<Instant>,
+}
+
+impl Run<'_> {
+    fn serve(&mut self, slots: &mut Slots) -> Result<(), BackendError> {
+        loop {
+            self.inference.heart.beat(Instant::now());
+            if !self.collect(slots)? {
+                return Ok(());
+            }
+            slots.update();
+            let mut wait = TICK;
+            if self.in_flight.len() < self.backend.spec().in_flight {
+                let (lanes, deadline) = (self.backend.spec().lanes, self.inference.deadline);
+                match slots.fairness.decide(Instant::now(), &slots.views, lanes, deadline) {
+                    Decision::Go(chosen) => {
+                        self.submit(slots, &chosen)?;
+                        continue;
+                    }
+                    Decision::WaitUntil(due) => wait = due.saturating_duration_since(Instant::now()),
+                    Decision::Idle if slots.ended() && self.in_flight.is_empty() => return Ok(()),
+                    Decision::Idle => {}
+                }
+            }
+            crossbeam::select! {
+                recv(self.inference.wake.1) -> _ => {}
+                recv(slots.roster) -> reader => if let Ok(reader) = reader { slots.add(reader) },
+                default(wait) => {}
+            }
+        }
+    }
+
+    fn submit(&mut self, slots: &Slots, chosen: &[usize]) -> Result<(), BackendError> {
+        let frames: Vec<_> = chosen.iter().filter_map(|index| slots.readers[*index].take()).collect();
+        if frames.is_empty() {
+            return Ok(());
+        }
+        let cameras: Vec<_> = frames.iter().map(|f| f.info.camera.clone()).collect();
+        let (filled, lanes) = (frames.len() as u64, self.backend.spec().lanes as u64);
+        match self.backend.submit(frames) {
+            Ok(()) => {
+                self.in_flight.push_back(cameras);
+                self.inference.metrics.lanes_filled.inc_by(filled);
+                self.inference.metrics.lanes_total.inc_by(lanes);
+                self.inference.metrics.batches.inc();
+                Ok(())
+            }
+            Err(error) => {
+                count_dropped(slots, &cameras);
+                self.tolerate(error)
+            }
+        }
+    }
+
+    /// Hands finished batches on; false where nobody takes them any more.
+    fn collect(&mut self, slots: &Slots) -> Result<bool, BackendError> {
+        while !self.in_flight.is_empty() {
+            let mut batch = match self.spare.take() {
+                Some(batch) => batch,
+                None => match self.inference.free.recv() {
+                    Ok(batch) => batch,
+                    Err(_) => return Ok(false),
+                },
+            };
+            match self.backend.try_collect(&mut batch) {
+                Ok(true) => {
+                    self.in_flight.pop_front();
+                    for lane in &batch.lanes {
+                        if let Some(counters) = slots.counters(&lane.frame.camera) {
+                            counters.inferred.inc();
+                        }
+                    }
+                    if self.inference.out.send(batch).is_err() {
+                        return Ok(false);
+                    }
+                }
+                Ok(false) => {
+                    self.spare = Some(batch);
+                    break;
+                }
+                Err(error) => {
+                    self.spare = Some(batch);
+                    if let Some(cameras) = self.in_flight.pop_front() {
+                        count_dropped(slots, &cameras);
+                    }
+                    self.tolerate(error)?;
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// A lost batch is logged and lived with; everything else ends this backend.
+    fn tolerate(&mut self, error: BackendError) -> Result<(), BackendError> {
+        if !matches!(error, BackendError::DropBatch(_)) {
+            return Err(error);
+        }
+        self.inference.metrics.backend_failures.inc();
+        let now = Instant::now();
+        if self.logged.is_none_or(|last| now.duration_since(last) > LOG_EVERY) {
+            let total = self.inference.metrics.backend_failures.get();
+            tracing::error!(total, "{error}");
+            self.logged = Some(now);
+        }
+        Ok(())
+    }
+
+    fn forget_in_flight(&mut self, slots: &Slots) {
+        for cameras in self.in_flight.drain(..) {
+            count_dropped(slots, &cameras);
+        }
+    }
+}
+
+fn count_dropped(slots: &Slots, cameras: &[CameraId]) {
+    for counters in cameras.iter().filter_map(|camera| slots.counters(camera)) {
+        counters.dropped.inc();
+    }
+}

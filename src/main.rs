@@ -1,1 +1,16 @@
-fn main() {}
+//! The `watchpost` program: arguments in, exit code out.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use watchpost::cli::Cli;
+
+fn main() -> ExitCode {
+    match watchpost::cmd::run(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("watchpost: {}", failure.text);
+            ExitCode::from(failure.code as u8)
+        }
+    }
+}

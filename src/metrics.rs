@@ -122,7 +122,7 @@ impl EncodeMetric for Latency {
             let last = octave * BUCKETS_PER_OCTAVE as usize;
             let take = if octave == 0 { 1 } else { BUCKETS_PER_OCTAVE as usize };
             let count: u64 = counts.by_ref().take(take).sum();
-            let bound = if last + 1 >= BUCKETS { f64::MAX } else { upper_bound_us(last) / 1e6 };
+            let bound = if last + 1 >= BUCKETS { f64::INFINITY } else { upper_bound_us(last) / 1e6 };
             buckets.push((bound, count));
         }
         let sum = snapshot.sum_us as f64 / 1e6;
@@ -322,7 +322,7 @@ impl Metrics {
 
     fn register_stages(&mut self) {
         let family = Family::<StageLabel, Latency>::default();
-        let mut stage = |name: &str| family.get_or_create(&StageLabel { stage: name.to_owned() }).clone();
+        let stage = |name: &str| family.get_or_create(&StageLabel { stage: name.to_owned() }).clone();
         self.stages = StageMetrics {
             decode: stage("decode"),
             queue: stage("queue"),
@@ -385,6 +385,6 @@ mod tests {
         let text = metrics.render();
         assert!(text.contains("watchpost_frames_decoded_total{camera=\"gate\"} 3"), "{text}");
         assert!(text.contains("watchpost_frame_age_seconds_count{camera=\"gate\"} 1"), "{text}");
-        assert!(text.contains("watchpost_stage_seconds_bucket{le=\"+Inf\",stage=\"infer\"} 1"), "{text}");
+        assert!(text.contains("watchpost_stage_seconds_bucket{stage=\"infer\",le=\"+Inf\"} 1"), "{text}");
     }
 }

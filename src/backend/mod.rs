@@ -1,8 +1,16 @@
 //! The one trait with several production implementations: frames in, candidates out.
 
+pub mod openvino;
+pub mod planar;
+
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use crate::config::Config;
+use crate::engine::Manifest;
+use crate::event::Model;
 use crate::frame::{Frame, FrameInfo};
+use crate::infer::Open;
 use crate::letterbox::Letterbox;
 use crate::yolo::Candidates;
 
@@ -99,4 +107,20 @@ pub trait Backend {
     ///
     /// What became of the oldest batch; it is no longer in flight then.
     fn try_collect(&mut self, out: &mut Batch) -> Result<bool, BackendError>;
+}
+
+/// The opener of the configured backend, for the inference thread. Fills `model` when it first succeeds.
+pub fn opener(config: &Config, manifest: &Manifest, model: Arc<OnceLock<Model>>) -> Open {
+    let settings = openvino::Settings::new(config, manifest);
+    Box::new(move |wake| {
+        let backend = openvino::OpenVino::open(&settings, wake)?;
+        let spec = backend.spec();
+        // Set once; a backend opened anew runs the same model.
+        let _ = model.set(Model {
+            name: spec.name.clone(),
+            input: [spec.input.0, spec.input.1],
+            engine: format!("sha256:{}", spec.digest),
+        });
+        Ok(Box::new(backend))
+    })
 }

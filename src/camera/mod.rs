@@ -1,1 +1,29 @@
-//! (to come)
+//! Cameras: the only module that knows GStreamer.
+//!
+//! One thread a camera ([`worker`]) builds its pipeline from a description ([`pipeline`]), watches its bus and
+//! builds it anew when it fails. GStreamer's own threads hand frames to the slot ([`sink`]), stamped with
+//! their capture time ([`clock`]). Pixels stay in the decoder's memory ([`memory`]).
+
+pub mod clock;
+mod memory;
+pub mod pipeline;
+pub mod probe;
+mod sink;
+mod worker;
+
+pub use pipeline::CameraError;
+pub use worker::{Camera, Control, start};
+
+/// Starts GStreamer. Once a process, before anything else here.
+///
+/// # Errors
+///
+/// A sentence where GStreamer cannot start.
+pub fn init() -> Result<(), CameraError> {
+    gstreamer::init().map_err(|e| CameraError::Setup(format!("GStreamer cannot start: {e}")))
+}
+
+/// GStreamer's version, for people.
+pub fn version() -> String {
+    gstreamer::version_string().to_string()
+}

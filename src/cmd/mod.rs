@@ -1,3 +1,101 @@
 //! The commands, one file each.
 
+mod bench;
+mod check;
+pub mod coco;
+mod detect;
+mod probe;
+mod run;
+mod schema;
 pub mod status_line;
+
+use std::path::Path;
+
+use crossbeam::channel::Sender;
+
+use crate::backend::BackendError;
+use crate::camera::CameraError;
+use crate::cli::{Cli, Code, Command, Failure};
+use crate::config::{self, Config};
+use crate::daemon::Surroundings;
+use crate::engine::Manifest;
+use crate::publish::{self, Identity, PublishError, Publisher};
+use crate::{camera, logging};
+
+/// Runs the command.
+///
+/// # Errors
+///
+/// What ends the process, with its exit code.
+pub fn run(cli: Cli) -> Result<(), Failure> {
+    let console = logging::start(cli.log.as_deref()).map_err(|e| Failure::new(Code::Config, e))?;
+    match cli.command {
+        Command::Run { config } => run::run(&config, &console),
+        Command::Check { config } => check::run(&config),
+        Command::Probe(args) => probe::run(&args),
+        Command::Detect(args) => detect::run(&args, &console),
+        Command::Bench(args) => bench::run(&args, &console),
+        Command::Schema { out } => schema::run(out.as_deref()),
+    }
+}
+
+/// A checked configuration and its manifest.
+fn load(path: &Path) -> Result<(Config, Manifest), Failure> {
+    let config = config::load(path)
+        .map_err(|problems| Failure::new(Code::Config, format!("{}:\n{problems}", path.display())))?;
+    let manifest = manifest(&config.engine.manifest)?;
+    Ok((config, manifest))
+}
+
+fn manifest(path: &Path) -> Result<Manifest, Failure> {
+    Manifest::load(path).map_err(|e| Failure::new(Code::Config, e))
+}
+
+fn start_gstreamer() -> Result<(), Failure> {
+    camera::init().map_err(|e| Failure::new(Code::Unavailable, e))
+}
+
+impl From<BackendError> for Failure {
+    fn from(error: BackendError) -> Self {
+        let code = match error {
+            BackendError::Config(_) => Code::Config,
+            BackendError::Unavailable(_) | BackendError::Reopen(_) => Code::Unavailable,
+            BackendError::DropBatch(_) => Code::Internal,
+        };
+        Self::new(code, error)
+    }
+}
+
+impl From<CameraError> for Failure {
+    fn from(error: CameraError) -> Self {
+        Self::new(Code::Unavailable, error)
+    }
+}
+
+/// The publisher, its spool in `folder`.
+fn start_publisher(
+    config: &Config,
+    around: &Surroundings,
+    folder: &Path,
+    commands: Sender<publish::Command>,
+) -> Result<(Publisher, publish::Running), Failure> {
+    std::fs::create_dir_all(folder).map_err(|e| {
+        let text = format!("state_dir {}: {e}; create it, or set state_dir to a writable folder", folder.display());
+        Failure::new(Code::Spool, text)
+    })?;
+    let identity = Identity { node: config.node.clone(), boot: around.boot.clone() };
+    let counters = around.metrics.publish.clone();
+    publish::start(&config.mqtt, identity, folder, counters, commands).map_err(|e| {
+        let code = match e {
+            PublishError::Topic(_) | PublishError::Tls(_) => Code::Config,
+            PublishError::Spool { .. } => Code::Spool,
+            PublishError::Embedded(_) | PublishError::Network(_) => Code::Unavailable,
+        };
+        Failure::new(code, e)
+    })
+}
+
+/// 6 hex digits that no other start of this box is likely to have.
+fn boot() -> String {
+    format!("{:06x}", fastrand::u32(..0x0100_0000))
+}

@@ -21,6 +21,7 @@ use crate::frame::CameraId;
 use crate::mask::RegionMask;
 
 pub use load::{Problem, Problems, load, parse};
+pub use resolve::source::of_address as parse_source;
 pub use secret::Secret;
 
 /// The configuration of one process, checked and complete.

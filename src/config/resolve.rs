@@ -7,7 +7,7 @@ mod address;
 mod camera;
 mod mqtt;
 mod polygon;
-mod source;
+pub mod source;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

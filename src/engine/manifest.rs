@@ -1,8 +1,15 @@
 //! The engine manifest: one TOML file a model, tracked in `engines/`.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+
+use super::file;
+use crate::config::Problems;
 use crate::letterbox::Fit;
 use crate::yolo::head::HeadKind;
 
@@ -13,7 +20,7 @@ pub struct Manifest {
     pub name: String,
     /// The ONNX file, relative paths resolved against the manifest's folder.
     pub model: PathBuf,
-    /// SHA-256 of the ONNX file, lower-case hex, checked before it is loaded where given.
+    /// SHA-256 of the ONNX file, 64 lower-case hex digits, checked before it is loaded where given.
     pub sha256: Option<String>,
     /// Class names by class number.
     pub labels: Arc<Vec<String>>,
@@ -45,16 +52,19 @@ pub struct InputSpec {
 }
 
 /// Range of a pixel value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 pub enum Range {
     /// 0.0 ..= 1.0
+    #[serde(rename = "0..1")]
     Unit,
     /// 0.0 ..= 255.0
+    #[serde(rename = "0..255")]
     Byte,
 }
 
 /// Order of the colour planes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Channels {
     /// Red first.
     Rgb,
@@ -92,3 +102,120 @@ pub struct Thresholds {
     /// Most boxes a frame after NMS.
     pub max_detections: usize,
 }
+
+/// Most bytes of a manifest, and of a `labels_file`.
+const TEXT_BYTES_MAX: u64 = 1 << 20;
+/// Bytes hashed at a time.
+const DIGEST_BYTES: usize = 1 << 16;
+
+/// Why a manifest or its model cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ManifestError {
+    /// A file cannot be read.
+    #[error("{} cannot be read ({source}): give the path of a file this user may read", path.display())]
+    Read {
+        /// The manifest or the model.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The manifest is not valid; every problem with its line.
+    #[error("{} is not a valid engine manifest:\n{problems}", path.display())]
+    Invalid {
+        /// The manifest.
+        path: PathBuf,
+        /// What is wrong.
+        problems: Problems,
+    },
+    /// The model is not the one that the manifest was written for.
+    #[error(
+        "{} has the SHA-256 {found}, but the manifest says {expected}: get the right file, or correct `sha256` \
+         in the manifest if the model was changed on purpose",
+        model.display()
+    )]
+    Sha256 {
+        /// The ONNX file.
+        model: PathBuf,
+        /// What the manifest says.
+        expected: String,
+        /// What the file has.
+        found: String,
+    },
+}
+
+impl Manifest {
+    /// Reads and checks the manifest at `path`. The model file itself is not looked at.
+    ///
+    /// # Errors
+    ///
+    /// [`ManifestError::Read`], or [`ManifestError::Invalid`] with every problem found.
+    pub fn load(path: &Path) -> Result<Self, ManifestError> {
+        let text = read_text(path).map_err(|source| ManifestError::Read { path: path.to_owned(), source })?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        Self::parse(&text, folder, read_text)
+            .map_err(|problems| ManifestError::Invalid { path: path.to_owned(), problems })
+    }
+
+    /// Checks a manifest given as text. Paths in it are resolved against `folder`; `read` reads the
+    /// `labels_file` if it names one. Any text is answered, none panics.
+    ///
+    /// # Errors
+    ///
+    /// Every problem found, with its line and path.
+    pub fn parse(
+        text: &str,
+        folder: &Path,
+        read: impl FnOnce(&Path) -> io::Result<String>,
+    ) -> Result<Self, Problems> {
+        file::parse(text, folder, read)
+    }
+
+    /// Hashes the model file and compares it with `sha256` where that is given; to be called before the model is
+    /// loaded. Returns the digest, 64 lower-case hex digits.
+    ///
+    /// # Errors
+    ///
+    /// [`ManifestError::Read`] or [`ManifestError::Sha256`].
+    pub fn check_sha256(&self) -> Result<String, ManifestError> {
+        let found =
+            digest(&self.model).map_err(|source| ManifestError::Read { path: self.model.clone(), source })?;
+        match &self.sha256 {
+            Some(expected) if *expected != found => {
+                Err(ManifestError::Sha256 { model: self.model.clone(), expected: expected.clone(), found })
+            }
+            _ => Ok(found),
+        }
+    }
+}
+
+/// SHA-256 of a file, 64 lower-case hex digits.
+///
+/// # Errors
+///
+/// What the system says of the file.
+pub fn digest(path: &Path) -> io::Result<String> {
+    let mut file = File::open(path)?;
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; DIGEST_BYTES];
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => return Ok(format!("{:x}", hash.finalize())),
+            Ok(n) => hash.update(&buffer[..n]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// A text file of at most [`TEXT_BYTES_MAX`].
+fn read_text(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?.take(TEXT_BYTES_MAX + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > TEXT_BYTES_MAX {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("more than {TEXT_BYTES_MAX} bytes")));
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use super::address::{Address, percent_decoded};
-use crate::config::file::TestPicture;
+use crate::config::file::{FileCamera, TestPicture};
+use crate::config::{RtspSource, Source};
 
 /// Patterns of `videotestsrc`.
 const PATTERNS: [&str; 26] = [
@@ -178,4 +179,37 @@ pub(super) fn test(rest: &str) -> Result<TestPicture, String> {
         }
     }
     Ok(picture)
+}
+
+/// The built-in description and the source that an address alone names, everything else at its default.
+///
+/// # Errors
+///
+/// One sentence that says what is wrong; it never repeats a password.
+pub fn of_address(url: &str, folder: &Path) -> Result<(String, Source), String> {
+    let (scheme, rest) = scheme(url)?;
+    let defaults = FileCamera::default();
+    let source = match scheme {
+        Scheme::Rtsp | Scheme::Rtsps => {
+            let address = rtsp(rest)?;
+            Source::Rtsp(RtspSource {
+                url: address.stripped(if scheme == Scheme::Rtsps { "rtsps" } else { "rtsp" }),
+                user: address.user,
+                password: address.password,
+                transport: defaults.transport,
+                latency: defaults.latency,
+                ca_file: None,
+                verify: defaults.tls_verify,
+            })
+        }
+        Scheme::File => {
+            Source::File { path: file(url, rest, folder)?, pace: defaults.pace, repeat: defaults.repeat }
+        }
+        Scheme::V4l2 => Source::V4l2 { device: device(rest)? },
+        Scheme::Test => {
+            let picture = test(rest)?;
+            Source::Test { size: picture.size, fps: picture.fps, pattern: picture.pattern }
+        }
+    };
+    Ok((scheme.pipeline().to_owned(), source))
 }

@@ -315,7 +315,7 @@ fn scores_that_are_not_finite_do_not_hide_the_others() {
             classes: classes.to_vec(),
         };
         let lane = vec![stored([odd, 0.5, 0.1]), stored([0.1, 0.2, odd]), stored([odd; 3])];
-        let outputs = [planes(&[lane.clone()], false, |p| p)];
+        let outputs = [planes(std::slice::from_ref(&lane), false, |p| p)];
         let got = decode(&resolve(HeadKind::Yolov8, false, &outputs, 3), &outputs, 0, 0.4, 10);
         let classes: Vec<(u32, f32)> = got.boxes.iter().map(|b| (b.class, b.score)).collect();
         assert_eq!(classes, [(1, 0.5)], "{odd}");

@@ -1,0 +1,266 @@
+//! Letterbox on the CPU: planar YUV to the planar input tensor in one pass, without an RGB picture between.
+//!
+//! Bilinear with two taps an axis at pixel centres (as OpenCV's `INTER_LINEAR`), separable: each output row blends
+//! two source rows of each plane, then picks its columns, then converts to RGB. The inner loops are plain slices,
+//! compiled for the processor's widest vector registers through `pulp`.
+
+use crate::engine::{Channels, InputSpec, Range};
+use crate::frame::{Colour, PixelFormat, SystemImage};
+use crate::letterbox::Letterbox;
+use crate::mask::Span;
+
+/// Fraction bits of the interpolation weights.
+const BITS: u32 = 7;
+const ONE: u16 = 1 << BITS;
+
+/// One axis: for each output pixel the first of two neighbouring source pixels and the second one's weight.
+#[derive(Debug, Default)]
+struct Axis {
+    index: Vec<u32>,
+    weight: Vec<u16>,
+}
+
+impl Axis {
+    /// `count` output pixels over `length` source pixels, of which each output pixel covers `step`.
+    fn new(count: u32, length: u32, step: f64) -> Self {
+        let last = length.saturating_sub(2);
+        let mut axis = Self::default();
+        for x in 0..count {
+            let centre = ((f64::from(x) + 0.5) * step - 0.5).clamp(0.0, f64::from(length - 1));
+            let index = (centre as u32).min(last);
+            let weight = (centre - f64::from(index)) * f64::from(ONE);
+            axis.index.push(index);
+            axis.weight.push(if length == 1 { 0 } else { weight.round() as u16 });
+        }
+        axis
+    }
+}
+
+/// Everything about a geometry that does not depend on the pixels.
+#[derive(Debug)]
+struct Plan {
+    letterbox: Letterbox,
+    luma: [Axis; 2],
+    chroma: [Axis; 2],
+}
+
+impl Plan {
+    fn new(letterbox: Letterbox) -> Self {
+        let (width, height) = letterbox.source;
+        let (columns, rows) = letterbox.picture;
+        let step = [f64::from(width) / f64::from(columns), f64::from(height) / f64::from(rows)];
+        let luma = [Axis::new(columns, width, step[0]), Axis::new(rows, height, step[1])];
+        let chroma = [
+            Axis::new(columns, width.div_ceil(2), step[0] / 2.0),
+            Axis::new(rows, height.div_ceil(2), step[1] / 2.0),
+        ];
+        Self { letterbox, luma, chroma }
+    }
+}
+
+/// Writes frames into an input tensor. One a tensor: it remembers what padding it holds.
+#[derive(Debug)]
+pub struct Writer {
+    input: InputSpec,
+    size: (u32, u32),
+    plans: Vec<Plan>,
+    /// The letterbox that each lane's padding was written for.
+    padded: Vec<Option<Letterbox>>,
+    rows: Rows,
+}
+
+/// Scratch rows, reused.
+#[derive(Debug, Default)]
+struct Rows {
+    /// Blended source row, with weights of [`BITS`] bits.
+    blend: Vec<u16>,
+    /// Y, U and V of the output row.
+    yuv: [Vec<f32>; 3],
+}
+
+/// Geometries remembered: cameras of one installation have few different sizes.
+const PLANS: usize = 16;
+
+impl Writer {
+    /// For a tensor of `lanes` × 3 × `size.1` × `size.0`.
+    pub fn new(input: InputSpec, size: (u32, u32), lanes: usize) -> Self {
+        Self { input, size, plans: Vec::new(), padded: vec![None; lanes], rows: Rows::default() }
+    }
+
+    /// Writes `image` into lane `lane` of `tensor` (N × 3 × height × width, float32). `spans` are input pixels
+    /// to blank with the padding's grey.
+    ///
+    /// # Panics
+    ///
+    /// Where `tensor` is smaller than the lanes it was made for, or the planes than the image says.
+    pub fn write(
+        &mut self,
+        image: &SystemImage,
+        letterbox: &Letterbox,
+        spans: &[Span],
+        lane: usize,
+        tensor: &mut [f32],
+    ) {
+        let plane = self.size.0 as usize * self.size.1 as usize;
+        let tensor = &mut tensor[lane * 3 * plane..(lane + 1) * 3 * plane];
+        let (red, rest) = tensor.split_at_mut(plane);
+        let (green, blue) = rest.split_at_mut(plane);
+        let mut planes = match self.input.channels {
+            Channels::Rgb => [red, green, blue],
+            Channels::Bgr => [blue, green, red],
+        };
+        let transfer = Transfer::new(image.colour, &self.input);
+        if self.padded[lane] != Some(*letterbox) {
+            for (plane, pad) in planes.iter_mut().zip(transfer.pad) {
+                plane.fill(pad);
+            }
+            self.padded[lane] = Some(*letterbox);
+        }
+        let at = self.plan(letterbox);
+        let work = Picture { image, plan: &self.plans[at], transfer: &transfer, width: self.size.0 as usize };
+        pulp::Arch::new().dispatch(|| work.draw(&mut self.rows, &mut planes));
+        for span in spans {
+            let row = span.y as usize * self.size.0 as usize;
+            for (plane, pad) in planes.iter_mut().zip(transfer.pad) {
+                plane[row + span.x0 as usize..row + span.x1 as usize].fill(pad);
+            }
+        }
+    }
+
+    fn plan(&mut self, letterbox: &Letterbox) -> usize {
+        if let Some(at) = self.plans.iter().position(|p| p.letterbox == *letterbox) {
+            return at;
+        }
+        if self.plans.len() == PLANS {
+            self.plans.remove(0);
+        }
+        self.plans.push(Plan::new(*letterbox));
+        self.plans.len() - 1
+    }
+}
+
+/// YUV to the tensor's values: range, coefficients, mean and deviation folded into one affine map a plane.
+#[derive(Debug)]
+struct Transfer {
+    /// For red, green and blue: factors of Y, U and V, and the constant; the result is 0..255.
+    rgb: [[f32; 4]; 3],
+    /// For red, green and blue: factor and constant from 0..255 to the tensor's value.
+    value: [[f32; 2]; 3],
+    /// The padding's value.
+    pad: [f32; 3],
+}
+
+impl Transfer {
+    fn new(colour: Colour, input: &InputSpec) -> Self {
+        // ITU-R BT.601-7 and BT.709-6, section 3: red and blue weights of luma.
+        let (kr, kb) = if colour.bt709 { (0.2126, 0.0722) } else { (0.299, 0.114) };
+        let kg = 1.0 - kr - kb;
+        let (black, luma, chroma) =
+            if colour.full_range { (0.0, 1.0, 1.0) } else { (16.0, 255.0 / 219.0, 255.0 / 224.0) };
+        let (rv, bu) = (2.0 * (1.0 - kr) * chroma, 2.0 * (1.0 - kb) * chroma);
+        let (gu, gv) = (-bu * kb / kg, -rv * kr / kg);
+        let row = |u: f32, v: f32| [luma, u, v, -luma * black - 128.0 * (u + v)];
+        let rgb = [row(0.0, rv), row(gu, gv), row(bu, 0.0)];
+        let unit = match input.range {
+            Range::Byte => 1.0,
+            Range::Unit => 1.0 / 255.0,
+        };
+        let order = match input.channels {
+            Channels::Rgb => [0, 1, 2],
+            Channels::Bgr => [2, 1, 0],
+        };
+        let value = order.map(|i: usize| [unit / input.std[i], -input.mean[i] / input.std[i]]);
+        let pad = value.map(|[factor, constant]| f32::from(input.pad) * factor + constant);
+        Self { rgb, value, pad }
+    }
+}
+
+/// One frame on its way into one lane.
+struct Picture<'a> {
+    image: &'a SystemImage,
+    plan: &'a Plan,
+    transfer: &'a Transfer,
+    /// Row length of the tensor.
+    width: usize,
+}
+
+impl Picture<'_> {
+    #[inline(always)]
+    fn draw(&self, rows: &mut Rows, planes: &mut [&mut [f32]; 3]) {
+        let letterbox = &self.plan.letterbox;
+        let columns = letterbox.picture.0 as usize;
+        for row in &mut rows.yuv {
+            row.resize(columns, 0.0);
+        }
+        for y in 0..letterbox.picture.1 as usize {
+            self.resample(y, rows);
+            let start = (letterbox.pad.1 as usize + y) * self.width + letterbox.pad.0 as usize;
+            for (channel, plane) in planes.iter_mut().enumerate() {
+                let (rgb, value) = (self.transfer.rgb[channel], self.transfer.value[channel]);
+                convert(&rows.yuv, rgb, value, &mut plane[start..start + columns]);
+            }
+        }
+    }
+
+    /// Y, U and V of output row `y`.
+    #[inline(always)]
+    fn resample(&self, y: usize, rows: &mut Rows) {
+        let [luma_y, u, v] = &mut rows.yuv;
+        let width = self.image.width as usize;
+        self.blend(0, &self.plan.luma[1], y, width, &mut rows.blend);
+        pick::<1>(&rows.blend, 0, &self.plan.luma[0], luma_y);
+        let half = width.div_ceil(2);
+        match self.image.format {
+            PixelFormat::I420 => {
+                self.blend(1, &self.plan.chroma[1], y, half, &mut rows.blend);
+                pick::<1>(&rows.blend, 0, &self.plan.chroma[0], u);
+                self.blend(2, &self.plan.chroma[1], y, half, &mut rows.blend);
+                pick::<1>(&rows.blend, 0, &self.plan.chroma[0], v);
+            }
+            PixelFormat::Nv12 => {
+                self.blend(1, &self.plan.chroma[1], y, 2 * half, &mut rows.blend);
+                pick::<2>(&rows.blend, 0, &self.plan.chroma[0], u);
+                pick::<2>(&rows.blend, 1, &self.plan.chroma[0], v);
+            }
+        }
+    }
+
+    /// The two source rows around output row `y` of a plane, blended, as 8.7 fixed point. One value more than
+    /// `length` (a pixel's worth) is written, so that the last pixel has a neighbour.
+    #[inline(always)]
+    fn blend(&self, plane: usize, axis: &Axis, y: usize, length: usize, out: &mut Vec<u16>) {
+        let (bytes, stride) = (self.image.planes.plane(plane), self.image.strides[plane]);
+        let first = axis.index[y] as usize * stride;
+        let weight = axis.weight[y];
+        out.resize(length + 2, 0);
+        let above = &bytes[first..first + length];
+        // The only row of a one-row picture has no neighbour, and its weight is 0.
+        let below = if weight == 0 { above } else { &bytes[first + stride..first + stride + length] };
+        for ((out, a), b) in out.iter_mut().zip(above).zip(below) {
+            *out = u16::from(*a) * (ONE - weight) + u16::from(*b) * weight;
+        }
+        out[length] = out[length - 1];
+        out[length + 1] = out[length - 1];
+    }
+}
+
+/// The columns of a blended row, as 0..255. Pixels lie `STEP` values apart, the first at `offset`.
+#[inline(always)]
+fn pick<const STEP: usize>(row: &[u16], offset: usize, axis: &Axis, out: &mut [f32]) {
+    const SCALE: f32 = 1.0 / (ONE as u32 * ONE as u32) as f32;
+    for ((out, index), weight) in out.iter_mut().zip(&axis.index).zip(&axis.weight) {
+        let at = *index as usize * STEP + offset;
+        let (left, right) = (u32::from(row[at]), u32::from(row[at + STEP]));
+        let weight = u32::from(*weight);
+        *out = (left * (u32::from(ONE) - weight) + right * weight) as f32 * SCALE;
+    }
+}
+
+#[inline(always)]
+fn convert(yuv: &[Vec<f32>; 3], rgb: [f32; 4], value: [f32; 2], out: &mut [f32]) {
+    let [y, u, v] = yuv;
+    for (((out, y), u), v) in out.iter_mut().zip(y).zip(u).zip(v) {
+        let byte = (rgb[0] * y + rgb[1] * u + rgb[2] * v + rgb[3]).clamp(0.0, 255.0);
+        *out = byte * value[0] + value[1];
+    }
+}

@@ -1,0 +1,369 @@
+//! From GStreamer's threads to the slot: counts, stamps and hands over each decoded frame.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime};
+
+use crossbeam::channel::{Receiver, bounded};
+use gstreamer as gst;
+use gstreamer::prelude::*;
+use gstreamer_app::AppSink;
+use gstreamer_video::{VideoInfo, VideoMeta};
+
+use super::clock::{Arrival, Arrivals, CaptureClock};
+use super::memory;
+use super::pipeline::{CameraError, Pipeline};
+use crate::config::{CameraConfig, Pace, Source};
+use crate::frame::{ClockSource, Frame, FrameInfo};
+use crate::metrics::CameraMetrics;
+use crate::slot::SlotWriter;
+
+/// What lasts over the connections of one camera in one boot.
+pub struct Intake {
+    config: CameraConfig,
+    slot: SlotWriter,
+    metrics: CameraMetrics,
+    boot: Mutex<BootState>,
+    origin: Instant,
+    last_frame_ms: AtomicU64,
+    stopping: AtomicBool,
+}
+
+#[derive(Default)]
+struct BootState {
+    next_seq: u64,
+    clock: CaptureClock,
+    limiter: Limiter,
+}
+
+/// What one connection has learnt; read by the camera's thread.
+#[derive(Default)]
+pub struct Connection {
+    arrivals: Mutex<Arrivals>,
+    seen: Mutex<Seen>,
+}
+
+/// What the last frame looked like, or why there is none.
+#[derive(Clone, Debug, Default)]
+pub struct Seen {
+    /// Width and height in pixels.
+    pub size: Option<(u32, u32)>,
+    /// Clock of the capture times.
+    pub clock: Option<ClockSource>,
+    /// The sink refused a frame.
+    pub error: Option<CameraError>,
+}
+
+/// Lets `fps_max` frames a second through, evenly.
+#[derive(Debug, Default)]
+struct Limiter {
+    due: Option<Instant>,
+}
+
+impl Limiter {
+    /// Whether a frame that arrived at `now` passes. A frame up to a quarter interval early passes too: cameras
+    /// jitter, and 10 of 30 frames a second should be every third.
+    fn passes(&mut self, now: Instant, fps_max: f64) -> bool {
+        let interval = Duration::from_secs_f64(1.0 / fps_max);
+        match self.due {
+            Some(due) if now + interval / 4 < due => false,
+            Some(due) if now < due + interval => {
+                self.due = Some(due + interval);
+                true
+            }
+            _ => {
+                self.due = Some(now + interval);
+                true
+            }
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Connection {
+    /// What is known of the stream.
+    pub fn seen(&self) -> Seen {
+        lock(&self.seen).clone()
+    }
+
+    fn fail(&self, error: CameraError) {
+        lock(&self.seen).error = Some(error);
+    }
+}
+
+impl Intake {
+    /// For one camera, over all its connections.
+    pub fn new(config: CameraConfig, slot: SlotWriter, metrics: CameraMetrics, now: Instant) -> Self {
+        Self {
+            config,
+            slot,
+            metrics,
+            boot: Mutex::default(),
+            origin: now,
+            last_frame_ms: AtomicU64::new(0),
+            stopping: AtomicBool::new(false),
+        }
+    }
+
+    /// The camera's settings.
+    pub fn config(&self) -> &CameraConfig {
+        &self.config
+    }
+
+    /// The camera's counters.
+    pub fn metrics(&self) -> &CameraMetrics {
+        &self.metrics
+    }
+
+    /// The camera delivers frames, or no longer does.
+    pub fn set_live(&self, live: bool) {
+        self.slot.set_live(live);
+        self.metrics.online.set(i64::from(live));
+    }
+
+    /// Time since the last frame, or since `connected` where there was none after it.
+    pub fn silence(&self, connected: Instant, now: Instant) -> Duration {
+        let last = self.origin + Duration::from_millis(self.last_frame_ms.load(Ordering::Relaxed));
+        now.saturating_duration_since(last.max(connected))
+    }
+
+    /// A waiting feeder gives up.
+    pub fn stop_feeding(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+        self.slot.interrupt();
+    }
+
+    fn resume_feeding(&self) {
+        self.stopping.store(false, Ordering::Relaxed);
+        self.slot.resume();
+    }
+
+    fn is_fast_file(&self) -> bool {
+        matches!(self.config.source, Source::File { pace: Pace::Fast, .. })
+    }
+
+    /// Counts a decoded frame and makes it ours, unless `fps_max` skips it.
+    fn accept(
+        &self,
+        connection: &Connection,
+        sink: &AppSink,
+        sample: &gst::Sample,
+    ) -> Result<Option<Frame>, CameraError> {
+        let now = Instant::now();
+        self.last_frame_ms.store(now.saturating_duration_since(self.origin).as_millis() as u64, Ordering::Relaxed);
+        self.metrics.decoded.inc();
+        let (Some(buffer), Some(caps)) = (sample.buffer_owned(), sample.caps()) else {
+            self.metrics.dropped.inc();
+            return Err(CameraError::Stream("a sample without a frame came out of the pipeline".to_owned()));
+        };
+        let (arrived, wall, by_stream) = self.arrival(connection, sink, sample, &buffer, now);
+        let mut boot = lock(&self.boot);
+        let seq = boot.next_seq;
+        boot.next_seq += 1;
+        if self.config.fps_max.is_some_and(|fps_max| !boot.limiter.passes(arrived, fps_max)) {
+            drop(boot);
+            self.metrics.skipped_fps.inc();
+            return Ok(None);
+        }
+        let captured = match (&self.config.source, by_stream) {
+            (Source::Rtsp(rtsp), Some(arrival)) => boot.clock.network(arrival, rtsp.latency),
+            (Source::File { .. }, _) => boot.clock.local(wall, ClockSource::File),
+            _ => boot.clock.local(wall, ClockSource::HostArrival),
+        };
+        drop(boot);
+        let pts_ns = buffer.pts().map(gst::ClockTime::nseconds);
+        let image = VideoInfo::from_caps(caps)
+            .map_err(|_| CameraError::Setup("the pipeline delivers something that is not raw video".to_owned()))
+            .and_then(|info| Ok((info.width(), info.height(), memory::image(buffer, &info)?)));
+        let (width, height, image) = image.inspect_err(|_| {
+            self.metrics.dropped.inc();
+        })?;
+        let size = (width, height);
+        let info = FrameInfo { camera: self.config.id.clone(), seq, arrived, decoded: now, captured, pts_ns, size };
+        let mut seen = lock(&connection.seen);
+        (seen.size, seen.clock) = (Some(size), Some(captured.clock));
+        drop(seen);
+        Ok(Some(Frame { info, image, mask: self.config.mask.clone() }))
+    }
+
+    /// When the frame arrived, on both clocks. Streams: by the probe before the decoder. Devices and paced files:
+    /// by how long ago the frame was due on the pipeline's clock. Files read as fast as possible: now.
+    fn arrival(
+        &self,
+        connection: &Connection,
+        sink: &AppSink,
+        sample: &gst::Sample,
+        buffer: &gst::BufferRef,
+        now: Instant,
+    ) -> (Instant, SystemTime, Option<Arrival>) {
+        let wall = SystemTime::now();
+        let by_stream = match (&self.config.source, buffer.pts()) {
+            (Source::Rtsp(_), Some(pts)) => lock(&connection.arrivals).find(pts.nseconds()),
+            _ => None,
+        };
+        if let Some(arrival) = by_stream {
+            return (arrival.at, arrival.wall, by_stream);
+        }
+        if self.is_fast_file() || matches!(self.config.source, Source::Rtsp(_)) {
+            let unknown = Arrival { pts_ns: 0, at: now, wall, ntp_ns: None };
+            return (now, wall, Some(unknown));
+        }
+        let segment = sample.segment().and_then(|s| s.downcast_ref::<gst::ClockTime>());
+        let due = segment.zip(buffer.pts()).and_then(|(segment, pts)| segment.to_running_time(pts));
+        let late = sink.current_running_time().zip(due).map(|(clock, due)| clock.saturating_sub(due));
+        let late = late.map(Duration::from).unwrap_or_default();
+        (now.checked_sub(late).unwrap_or(now), wall.checked_sub(late).unwrap_or(wall), None)
+    }
+}
+
+/// The thread that carries a file's frames to the slot, waiting for room.
+pub struct Feeder {
+    /// The thread.
+    pub thread: JoinHandle<()>,
+    /// Disconnected when the thread has ended.
+    pub ended: Receiver<()>,
+}
+
+/// Connects a pipeline to its slot: the callback of a live camera, or the feeder thread of a file read as fast as
+/// possible (a callback that waits for the slot would deadlock the change to NULL).
+pub fn attach(intake: &Arc<Intake>, connection: &Arc<Connection>, parts: &Pipeline) -> Option<Feeder> {
+    offer_video_meta(&parts.frames);
+    if matches!(intake.config.source, Source::Rtsp(_)) {
+        watch_arrivals(connection, &parts.source);
+    }
+    if intake.is_fast_file() {
+        intake.resume_feeding();
+        let (intake, connection, sink) = (Arc::clone(intake), Arc::clone(connection), parts.frames.clone());
+        let name = format!("feed-{}", intake.config.id);
+        let (ending, ended) = bounded(0);
+        let thread = crate::worker::spawn(&name, move || {
+            feed(&intake, &connection, &sink);
+            drop(ending);
+        });
+        return Some(Feeder { thread, ended });
+    }
+    let (intake, connection) = (Arc::clone(intake), Arc::clone(connection));
+    let callbacks = gstreamer_app::AppSinkCallbacks::builder()
+        .new_sample(move |sink| {
+            let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
+            match intake.accept(&connection, sink, &sample) {
+                Ok(Some(frame)) => intake.slot.put(frame),
+                Ok(None) => {}
+                Err(error) => {
+                    connection.fail(error);
+                    return Err(gst::FlowError::NotNegotiated);
+                }
+            }
+            Ok(gst::FlowSuccess::Ok)
+        })
+        .build();
+    parts.frames.set_callbacks(callbacks);
+    None
+}
+
+/// The loop of a feeder: ends with the file, or when it is told to.
+fn feed(intake: &Intake, connection: &Connection, sink: &AppSink) {
+    while !intake.stopping.load(Ordering::Relaxed) {
+        let Some(sample) = sink.try_pull_sample(gst::ClockTime::from_mseconds(100)) else {
+            if sink.is_eos() {
+                return;
+            }
+            continue;
+        };
+        match intake.accept(connection, sink, &sample) {
+            Ok(Some(frame)) => {
+                drop(sample);
+                if !intake.slot.put_lossless(frame) {
+                    return;
+                }
+            }
+            Ok(None) => {}
+            Err(error) => {
+                connection.fail(error);
+                return;
+            }
+        }
+    }
+}
+
+/// Tells decoders that padded rows are welcome: they then decode straight into the buffers we read, and do not
+/// copy each picture into a tight one.
+fn offer_video_meta(sink: &AppSink) {
+    let Some(pad) = sink.static_pad("sink") else { return };
+    pad.add_probe(gst::PadProbeType::QUERY_DOWNSTREAM | gst::PadProbeType::PUSH, |_, info| {
+        if let Some(query) = info.query_mut()
+            && let gst::QueryViewMut::Allocation(allocation) = query.view_mut()
+        {
+            allocation.add_allocation_meta::<VideoMeta>(None);
+            return gst::PadProbeReturn::Handled;
+        }
+        gst::PadProbeReturn::Ok
+    });
+}
+
+/// Records the arrival of each access unit on every pad the source opens.
+fn watch_arrivals(connection: &Arc<Connection>, source: &gst::Element) {
+    let connection = Arc::clone(connection);
+    source.connect_pad_added(move |_, pad| {
+        let connection = Arc::clone(&connection);
+        pad.add_probe(gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST, move |_, info| {
+            match &info.data {
+                Some(gst::PadProbeData::Buffer(buffer)) => connection.note(buffer),
+                Some(gst::PadProbeData::BufferList(list)) => {
+                    if let Some(buffer) = list.get(0) {
+                        connection.note(buffer);
+                    }
+                }
+                _ => {}
+            }
+            gst::PadProbeReturn::Ok
+        });
+    });
+}
+
+/// For `probe`: only the clocks of a source are watched.
+pub fn watch_clock(source: &gst::Element) -> Arc<Connection> {
+    let connection = Arc::new(Connection::default());
+    if source.has_property("latency") {
+        watch_arrivals(&connection, source);
+    }
+    connection
+}
+
+impl Connection {
+    /// The camera's clock minus ours at the latest arrival, in milliseconds, where it is known.
+    pub fn camera_clock_ms(&self) -> Option<i64> {
+        lock(&self.arrivals).camera_clock_ms()
+    }
+
+    fn note(&self, buffer: &gst::BufferRef) {
+        let Some(pts) = buffer.pts() else { return };
+        let ntp_ns = buffer
+            .iter_meta::<gst::ReferenceTimestampMeta>()
+            .find(|meta| meta.reference().structure(0).is_some_and(|s| s.name() == "timestamp/x-ntp"))
+            .map(|meta| meta.timestamp().nseconds());
+        let arrival = Arrival { pts_ns: pts.nseconds(), at: Instant::now(), wall: SystemTime::now(), ntp_ns };
+        lock(&self.arrivals).push(arrival);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_fps_limit_passes_an_even_share() {
+        let start = Instant::now();
+        for (fps, fps_max, expected) in [(30.0, 10.0, 100), (30.0, 15.0, 150), (10.0, 30.0, 100), (25.0, 1.0, 10)] {
+            let mut limiter = Limiter::default();
+            let frames = (fps * 10.0) as u32;
+            let at = |n: u32| start + Duration::from_secs_f64(f64::from(n) / fps + f64::from(n % 3) * 0.001);
+            let passed = (0..frames).filter(|n| limiter.passes(at(*n), fps_max)).count() as i64;
+            assert!((passed - expected).abs() <= 1, "{fps} fps limited to {fps_max}: {passed}");
+        }
+    }
+}

@@ -1,0 +1,308 @@
+//! The life of one camera: `run` loops and waits, `run_once` lives one connection.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime};
+
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
+use gstreamer as gst;
+use gstreamer::prelude::*;
+
+use super::pipeline::{self, CameraError, Pipeline};
+use super::sink::{self, Connection, Feeder, Intake, Seen};
+use crate::config::{CameraConfig, Source};
+use crate::event::CameraStatus;
+use crate::frame::CameraId;
+use crate::health::{Board, CameraReport};
+use crate::metrics::CameraMetrics;
+use crate::slot::SlotWriter;
+use crate::worker::{self, Backoff};
+
+/// First and longest wait between attempts.
+const RETRY_MIN: Duration = Duration::from_secs(1);
+const RETRY_MAX: Duration = Duration::from_secs(60);
+/// Wait after refused credentials: another attempt may lock the account.
+const RETRY_REFUSED: Duration = Duration::from_secs(300);
+/// A connection must have delivered frames this long before back-off starts anew.
+const PROVEN: Duration = Duration::from_secs(10);
+/// From the start of a pipeline to its first frame.
+const FIRST_FRAME: Duration = Duration::from_secs(15);
+/// How often the bus wait looks at its orders.
+const TICK: gst::ClockTime = gst::ClockTime::from_mseconds(100);
+/// A pipeline that takes longer to stop is abandoned.
+const STOP_LIMIT: Duration = Duration::from_secs(5);
+
+/// What a camera can be told. Dropping the sender ends it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Control {
+    /// Switch on or off.
+    Enable(bool),
+}
+
+/// A running camera. Dropping `control` ends its thread.
+pub struct Camera {
+    /// Its name.
+    pub id: CameraId,
+    /// Its orders.
+    pub control: Sender<Control>,
+    /// Its thread.
+    pub thread: JoinHandle<()>,
+}
+
+/// Starts a camera's thread.
+pub fn start(config: CameraConfig, slot: SlotWriter, metrics: CameraMetrics, board: Board) -> Camera {
+    let (control, orders) = bounded(4);
+    let id = config.id.clone();
+    let name = format!("cam-{id}");
+    let thread = worker::spawn(&name, move || {
+        let enabled = config.enabled;
+        let intake = Arc::new(Intake::new(config, slot, metrics, Instant::now()));
+        Life { intake, board, orders, enabled, since: None }.run();
+    });
+    Camera { id, control, thread }
+}
+
+/// Why a connection ended without failing.
+enum End {
+    /// The file was read to its end.
+    Finished,
+    /// Switched off.
+    Disabled,
+    /// The daemon, or this camera, is being taken down.
+    Shutdown,
+}
+
+struct Life {
+    intake: Arc<Intake>,
+    board: Board,
+    orders: Receiver<Control>,
+    enabled: bool,
+    since: Option<(CameraStatus, SystemTime)>,
+}
+
+impl Life {
+    fn run(mut self) {
+        let mut backoff = Backoff::new(RETRY_MIN, RETRY_MAX);
+        self.say(CameraStatus::Offline, "connecting");
+        loop {
+            if !self.enabled {
+                self.say(CameraStatus::Disabled, "switched off");
+                if !self.wait(None) {
+                    return;
+                }
+                continue;
+            }
+            let started = Instant::now();
+            let end = self.run_once();
+            self.intake.set_live(false);
+            match end {
+                Ok(End::Shutdown) => return,
+                Ok(End::Disabled) => {}
+                Ok(End::Finished) => {
+                    backoff.reset();
+                    if self.repeats() {
+                        continue;
+                    }
+                    self.say(CameraStatus::Finished, "read to its end");
+                    if !self.wait(None) {
+                        return;
+                    }
+                }
+                Err(error) => {
+                    if started.elapsed() > PROVEN && self.intake.silence(started, Instant::now()) < PROVEN {
+                        backoff.reset();
+                    }
+                    let mut delay = backoff.next(fastrand::f64());
+                    if matches!(error, CameraError::Refused(_)) {
+                        delay = delay.max(RETRY_REFUSED);
+                    }
+                    self.intake.metrics().reconnects.inc();
+                    self.failed(&error, backoff.failures(), delay);
+                    if !self.wait(Some(delay)) {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// One connection, from building the pipeline to its end.
+    fn run_once(&mut self) -> Result<End, CameraError> {
+        let config = self.intake.config();
+        let parts = pipeline::build(&config.pipeline, &config.source)?;
+        let connection = Arc::new(Connection::default());
+        let feeder = sink::attach(&self.intake, &connection, &parts);
+        let running = Running { parts: Some(parts), feeder, intake: Arc::clone(&self.intake) };
+        self.watch(&running, &connection)
+    }
+
+    fn watch(&mut self, running: &Running, connection: &Connection) -> Result<End, CameraError> {
+        let Some(parts) = &running.parts else { return Ok(End::Shutdown) };
+        let Some(bus) = parts.pipeline.bus() else {
+            return Err(CameraError::Setup("the pipeline has no bus".to_owned()));
+        };
+        let started = Instant::now();
+        let mut online = false;
+        let _ = parts.pipeline.set_state(gst::State::Playing); // a failure is on the bus, in words
+        loop {
+            let wanted = [gst::MessageType::Error, gst::MessageType::Eos, gst::MessageType::Latency];
+            let message = bus.timed_pop_filtered(TICK, &wanted);
+            match message.as_ref().map(|m| m.view()) {
+                Some(gst::MessageView::Error(error)) => {
+                    return Err(connection.seen().error.unwrap_or_else(|| pipeline::stream_error(error)));
+                }
+                Some(gst::MessageView::Eos(_)) => return self.end_of_stream(running),
+                Some(gst::MessageView::Latency(_)) => drop(parts.pipeline.recalculate_latency()),
+                _ => {}
+            }
+            if let Some(end) = self.ordered() {
+                return Ok(end);
+            }
+            let seen = connection.seen();
+            if let Some(error) = seen.error {
+                return Err(error);
+            }
+            if !online && seen.size.is_some() {
+                online = true;
+                self.intake.set_live(true);
+                self.say_online(&seen);
+            }
+            self.check_silence(started, online)?;
+        }
+    }
+
+    /// No frame for too long. A paused feeder is not silence: it waits for the engine.
+    fn check_silence(&self, started: Instant, online: bool) -> Result<(), CameraError> {
+        let config = self.intake.config();
+        let limit = if online { config.stall_timeout } else { FIRST_FRAME.max(config.stall_timeout) };
+        let silence = self.intake.silence(started, Instant::now());
+        let waits_for_engine = matches!(config.source, Source::File { .. }) && online;
+        if silence <= limit || waits_for_engine {
+            return Ok(());
+        }
+        let seconds = silence.as_secs_f64();
+        Err(CameraError::Stream(format!("no frame for {seconds:.0} s: the connection is built anew")))
+    }
+
+    fn end_of_stream(&mut self, running: &Running) -> Result<End, CameraError> {
+        if matches!(self.intake.config().source, Source::File { .. }) {
+            return Ok(self.wait_for_feeder(running));
+        }
+        Err(CameraError::Stream("the camera ended the stream".to_owned()))
+    }
+
+    /// What a feeder still holds at the end of its file goes through first.
+    fn wait_for_feeder(&mut self, running: &Running) -> End {
+        let Some(feeder) = &running.feeder else { return End::Finished };
+        loop {
+            crossbeam::select! {
+                recv(feeder.ended) -> _ => return End::Finished,
+                recv(self.orders) -> order => if let Some(end) = self.obey(order.ok()) { return end; },
+            }
+        }
+    }
+
+    /// An order that ends the connection.
+    fn ordered(&mut self) -> Option<End> {
+        match self.orders.try_recv() {
+            Err(TryRecvError::Empty) => None,
+            order => self.obey(order.ok()),
+        }
+    }
+
+    /// `None` is the end of all orders.
+    fn obey(&mut self, order: Option<Control>) -> Option<End> {
+        match order {
+            Some(Control::Enable(on)) => {
+                self.enabled = on;
+                (!on).then_some(End::Disabled)
+            }
+            None => Some(End::Shutdown),
+        }
+    }
+
+    /// Waits for an order or the delay; false where the camera is being taken down.
+    fn wait(&mut self, delay: Option<Duration>) -> bool {
+        let order = match delay {
+            Some(delay) => self.orders.recv_timeout(delay),
+            None => self.orders.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        };
+        match order {
+            Ok(Control::Enable(on)) => self.enabled = on,
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return false,
+        }
+        true
+    }
+
+    fn repeats(&self) -> bool {
+        matches!(self.intake.config().source, Source::File { repeat: true, .. })
+    }
+
+    fn failed(&mut self, error: &CameraError, attempts: u32, delay: Duration) {
+        let (camera, seconds) = (&self.intake.config().id, delay.as_secs_f64());
+        // The first failure and then every tenth: a camera that is away for a week is not a log full of it.
+        if attempts == 1 || attempts.is_multiple_of(10) {
+            tracing::warn!(%camera, attempts, "{error}; next attempt in {seconds:.0} s");
+        } else {
+            tracing::debug!(%camera, attempts, "{error}; next attempt in {seconds:.0} s");
+        }
+        let report = self.report(CameraStatus::Offline, error.to_string());
+        let next_retry = Some(Instant::now() + delay);
+        self.board.report(&self.intake.config().id, CameraReport { attempts, next_retry, ..report });
+    }
+
+    fn say_online(&mut self, seen: &Seen) {
+        let camera = &self.intake.config().id;
+        let (width, height) = seen.size.unwrap_or_default();
+        if self.since.is_none_or(|(status, _)| status != CameraStatus::Online) {
+            tracing::info!(%camera, "online: {width}x{height}");
+        }
+        let report = self.report(CameraStatus::Online, "frames arrive".to_owned());
+        self.board.report(&self.intake.config().id, CameraReport { size: seen.size, clock: seen.clock, ..report });
+    }
+
+    fn say(&mut self, status: CameraStatus, reason: &str) {
+        let report = self.report(status, reason.to_owned());
+        self.board.report(&self.intake.config().id, report);
+    }
+
+    /// A report of now; `since` stays where the state does.
+    fn report(&mut self, status: CameraStatus, reason: String) -> CameraReport {
+        let since = match self.since {
+            Some((old, since)) if old == status => since,
+            _ => SystemTime::now(),
+        };
+        self.since = Some((status, since));
+        CameraReport { status, reason, since, attempts: 0, next_retry: None, size: None, clock: None }
+    }
+}
+
+/// A started pipeline; dropping stops it.
+struct Running {
+    parts: Option<Pipeline>,
+    feeder: Option<Feeder>,
+    intake: Arc<Intake>,
+}
+
+impl Drop for Running {
+    /// The slot is freed before the change to NULL, which waits for the streaming threads.
+    fn drop(&mut self) {
+        self.intake.stop_feeding();
+        if let Some(feeder) = self.feeder.take() {
+            let _ = feeder.thread.join();
+        }
+        let Some(parts) = self.parts.take() else { return };
+        let id = self.intake.config().id.clone();
+        let (done, stopped) = bounded(1);
+        // On a thread of its own: stock elements have been seen to hang here, and a camera must not hang with them.
+        worker::spawn(&format!("stop-{id}"), move || {
+            let _ = parts.pipeline.set_state(gst::State::Null);
+            drop(parts);
+            let _ = done.send(());
+        });
+        if stopped.recv_timeout(STOP_LIMIT).is_err() {
+            tracing::error!(camera = %id, "the pipeline does not stop within 5 s: abandoned");
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! `bench`: end to end, the engine alone and decoding alone, in turn within one run, so that their ratio holds on a
+//! machine whose speed wanders.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::bounded;
+use serde::Serialize;
+
+use super::status_line::Progress;
+use crate::backend::openvino::{self, Settings};
+use crate::camera;
+use crate::cli::{BenchArgs, Code, Failure};
+use crate::config::Config;
+use crate::daemon::{Graph, Surroundings};
+use crate::engine::Manifest;
+use crate::health::Board;
+use crate::logging::Console;
+use crate::metrics::{LatencySnapshot, Metrics};
+use crate::publish::Publisher;
+use crate::{process, slot, worker};
+
+/// Each measurement is split into this many, in turn.
+const ROUNDS: u64 = 4;
+/// Before each measurement: pipelines start, caches warm.
+const WARM_UP: Duration = Duration::from_millis(1500);
+
+/// What was measured.
+#[derive(Debug, Default, Serialize)]
+struct Figures {
+    node: String,
+    model: String,
+    runtime: String,
+    broker: String,
+    streams: usize,
+    seconds_each: f64,
+    engine_alone_fps: f64,
+    decode_alone_fps: f64,
+    limit_fps: f64,
+    end_to_end_fps: f64,
+    /// End to end over the limit.
+    ratio: f64,
+    decode_cpu_us_per_frame: f64,
+    end_to_end_cpu_us_per_frame: f64,
+    objects_per_frame: f64,
+    batch_fill: f64,
+    rss_mib: f64,
+    frames: Accounts,
+    stages: Vec<Stage>,
+}
+
+/// What became of the frames of all end-to-end rounds, start and stop included.
+#[derive(Debug, Default, Serialize)]
+struct Accounts {
+    decoded: u64,
+    inferred: u64,
+    overwritten: u64,
+    skipped_fps: u64,
+    dropped: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Stage {
+    name: &'static str,
+    p50_ms: f64,
+    p95_ms: f64,
+    p99_ms: f64,
+}
+
+/// Frames, wall time and processor time of one kind of measurement, over its rounds.
+#[derive(Default)]
+struct Sum {
+    frames: u64,
+    wall: Duration,
+    cpu: Duration,
+}
+
+impl Sum {
+    /// Adds what `frames` counts during `time`.
+    fn measure(&mut self, time: Duration, frames: impl Fn() -> u64) {
+        let (before, start) = (frames(), Instant::now());
+        let cpu = process::cpu_time().unwrap_or_default();
+        std::thread::sleep(time);
+        self.frames += frames() - before;
+        self.wall += start.elapsed();
+        self.cpu += process::cpu_time().unwrap_or_default().saturating_sub(cpu);
+    }
+
+    fn fps(&self) -> f64 {
+        self.frames as f64 / self.wall.as_secs_f64().max(1e-9)
+    }
+
+    fn cpu_us_per_frame(&self) -> f64 {
+        self.cpu.as_secs_f64() * 1e6 / self.frames.max(1) as f64
+    }
+}
+
+/// One run of all three.
+pub fn run(args: &BenchArgs, console: &Console) -> Result<(), Failure> {
+    let (config, manifest) = super::load(&args.config)?;
+    super::start_gstreamer()?;
+    let slice = Duration::from_secs(args.seconds) / ROUNDS as u32;
+    let settings = Settings::new(&config, &manifest);
+    let mut progress = Progress::new(console, "measurements", ROUNDS * 3, Instant::now());
+    let (mut engine, mut decode) = (Sum::default(), Sum::default());
+    let metrics = Arc::new(Metrics::default());
+    let around = Surroundings { boot: super::boot(), metrics, board: Board::default() };
+    let (commands, _orders) = bounded(1);
+    let (publisher, publishing) =
+        super::start_publisher(&config, &around, &config.state_dir.join("bench"), commands)?;
+    let mut whole = EndToEnd::new(around, publisher);
+    for _ in 0..ROUNDS {
+        let (images, wall, cpu) = openvino::engine_alone(&settings, slice)?;
+        engine.frames += images;
+        engine.wall += wall;
+        engine.cpu += cpu;
+        progress.advance(Instant::now(), 1);
+        decode_alone(&config, slice, &mut decode);
+        progress.advance(Instant::now(), 1);
+        whole.round(&config, &manifest, slice)?;
+        progress.advance(Instant::now(), 1);
+    }
+    drop(progress);
+    let figures = whole.figures(&config, &engine, &decode);
+    drop(whole);
+    publishing.finish(Duration::from_secs(5));
+    print(&figures);
+    if let Some(path) = &args.json {
+        let text = serde_json::to_string_pretty(&figures).map_err(|e| Failure::new(Code::Internal, e))?;
+        std::fs::write(path, text).map_err(|e| Failure::new(Code::Config, format!("{}: {e}", path.display())))?;
+    }
+    Ok(())
+}
+
+/// The cameras as configured, their frames thrown away as soon as they are decoded.
+fn decode_alone(config: &Config, time: Duration, sum: &mut Sum) {
+    let (metrics, board) = (Metrics::default(), Board::default());
+    let (wake, woken) = bounded(1);
+    let (mut readers, mut cameras, mut counters) = (Vec::new(), Vec::new(), Vec::new());
+    for camera in &config.cameras {
+        let counter = metrics.camera(&camera.id);
+        let (writer, reader) = slot::slot(camera.id.clone(), counter.clone(), 1, camera.priority, wake.clone());
+        cameras.push(camera::start(camera.clone(), writer, counter.clone(), board.clone()));
+        readers.push(reader);
+        counters.push(counter);
+    }
+    drop(wake);
+    let drain = worker::spawn("drain", move || {
+        while !readers.iter().all(slot::SlotReader::ended) {
+            for reader in &readers {
+                drop(reader.take());
+            }
+            let _ = woken.recv();
+        }
+    });
+    std::thread::sleep(WARM_UP);
+    sum.measure(time, || counters.iter().map(|c| c.decoded.get()).sum());
+    let threads: Vec<_> = cameras.into_iter().map(|camera| camera.thread).collect();
+    for thread in threads {
+        let _ = thread.join();
+    }
+    let _ = drain.join();
+}
+
+/// The whole data path, over its rounds.
+struct EndToEnd {
+    around: Surroundings,
+    publisher: Publisher,
+    objects: Arc<AtomicU64>,
+    messages: Arc<AtomicU64>,
+    sum: Sum,
+    rss: u64,
+    runtime: String,
+}
+
+impl EndToEnd {
+    fn new(around: Surroundings, publisher: Publisher) -> Self {
+        let (objects, messages) = (Arc::default(), Arc::default());
+        Self { around, publisher, objects, messages, sum: Sum::default(), rss: 0, runtime: String::new() }
+    }
+
+    fn round(&mut self, config: &Config, manifest: &Manifest, time: Duration) -> Result<(), Failure> {
+        let (sink, objects, messages) =
+            (self.publisher.clone(), Arc::clone(&self.objects), Arc::clone(&self.messages));
+        let count = move |camera: &_, message: &crate::event::Detections| {
+            objects.fetch_add(message.objects.len() as u64, Ordering::Relaxed);
+            messages.fetch_add(1, Ordering::Relaxed);
+            sink.detections(camera, message);
+        };
+        let graph = Graph::start(config, manifest, &self.around, Box::new(count));
+        let Ok(spec) = graph.opened.recv() else {
+            graph.stop()?;
+            return Err(Failure::new(Code::Internal, "inference ended without a word"));
+        };
+        self.runtime = spec.runtime;
+        std::thread::sleep(WARM_UP);
+        let counters: Vec<_> = config.cameras.iter().map(|c| self.around.metrics.camera(&c.id)).collect();
+        self.sum.measure(time, || counters.iter().map(|c| c.inferred.get()).sum());
+        self.rss = self.rss.max(process::rss_bytes().unwrap_or(0));
+        graph.stop()?;
+        Ok(())
+    }
+
+    fn figures(&self, config: &Config, engine: &Sum, decode: &Sum) -> Figures {
+        let metrics = &self.around.metrics;
+        let limit = 1.0 / (1.0 / engine.fps() + 1.0 / decode.fps());
+        let mut frames = Accounts::default();
+        for counts in config.cameras.iter().map(|c| metrics.camera(&c.id).counts()) {
+            frames.decoded += counts.decoded;
+            frames.inferred += counts.inferred;
+            frames.overwritten += counts.overwritten;
+            frames.skipped_fps += counts.skipped_fps;
+            frames.dropped += counts.dropped;
+        }
+        let messages = self.messages.load(Ordering::Relaxed).max(1);
+        Figures {
+            node: config.node.clone(),
+            model: config.engine.manifest.display().to_string(),
+            runtime: self.runtime.clone(),
+            broker: format!("{:?}", config.mqtt.broker),
+            streams: config.cameras.len(),
+            seconds_each: self.sum.wall.as_secs_f64(),
+            engine_alone_fps: engine.fps(),
+            decode_alone_fps: decode.fps(),
+            limit_fps: limit,
+            end_to_end_fps: self.sum.fps(),
+            ratio: self.sum.fps() / limit,
+            decode_cpu_us_per_frame: decode.cpu_us_per_frame(),
+            end_to_end_cpu_us_per_frame: self.sum.cpu_us_per_frame(),
+            objects_per_frame: self.objects.load(Ordering::Relaxed) as f64 / messages as f64,
+            batch_fill: metrics.lanes_filled.get() as f64 / metrics.lanes_total.get().max(1) as f64,
+            rss_mib: self.rss as f64 / f64::from(1 << 20),
+            frames,
+            stages: stages(metrics),
+        }
+    }
+}
+
+fn stages(metrics: &Metrics) -> Vec<Stage> {
+    let s = &metrics.stages;
+    let named = [
+        ("decode", &s.decode),
+        ("queue", &s.queue),
+        ("preprocess", &s.preprocess),
+        ("infer", &s.infer),
+        ("head", &s.head),
+        ("analyze", &s.analyze),
+        ("total", &s.total),
+    ];
+    let ms = |snapshot: &LatencySnapshot, q: f64| snapshot.quantile_s(q) * 1e3;
+    let stage = |(name, latency): (&'static str, &crate::metrics::Latency)| {
+        let snapshot = latency.snapshot();
+        let (p50_ms, p95_ms, p99_ms) = (ms(&snapshot, 0.5), ms(&snapshot, 0.95), ms(&snapshot, 0.99));
+        Stage { name, p50_ms, p95_ms, p99_ms }
+    };
+    named.into_iter().map(stage).collect()
+}
+
+fn print(f: &Figures) {
+    println!("{} streams, {}, broker {}", f.streams, f.runtime, f.broker);
+    println!("{:<14} {:>9}  {:>14}", "", "frames/s", "CPU µs a frame");
+    println!("{:<14} {:>9.1}", "engine alone", f.engine_alone_fps);
+    println!("{:<14} {:>9.1}  {:>14.0}", "decode alone", f.decode_alone_fps, f.decode_cpu_us_per_frame);
+    println!("{:<14} {:>9.1}", "limit", f.limit_fps);
+    println!("{:<14} {:>9.1}  {:>14.0}", "end to end", f.end_to_end_fps, f.end_to_end_cpu_us_per_frame);
+    println!("end to end / limit = {:.3}", f.ratio);
+    println!(
+        "{:.2} objects a frame, batches {:.0} % full, RSS {:.0} MiB",
+        f.objects_per_frame,
+        f.batch_fill * 100.0,
+        f.rss_mib
+    );
+    let a = &f.frames;
+    println!(
+        "frames: {} decoded = {} inferred + {} overwritten + {} skipped + {} dropped",
+        a.decoded, a.inferred, a.overwritten, a.skipped_fps, a.dropped
+    );
+    println!("{:<12} {:>8} {:>8} {:>8}", "ms", "p50", "p95", "p99");
+    for stage in &f.stages {
+        println!("{:<12} {:>8.2} {:>8.2} {:>8.2}", stage.name, stage.p50_ms, stage.p95_ms, stage.p99_ms);
+    }
+}

@@ -1,0 +1,259 @@
+//! `run`: the daemon. Starts everything in order, tells once a second how it goes, stops in order.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use crossbeam::channel::{Receiver, bounded};
+
+use super::status_line::StatusLine;
+use crate::cli::{Code, Failure};
+use crate::config::Config;
+use crate::daemon::{self, Graph, Surroundings};
+use crate::event::{
+    CameraStatus, DETECTIONS_SCHEMA, HEALTH_SCHEMA, INFO_SCHEMA, Info, NOTICE_SCHEMA, NoticeKind, STATE_SCHEMA,
+    rfc3339,
+};
+use crate::frame::CameraId;
+use crate::health::{self, Board, HealthReport, Monitor};
+use crate::http::{self, Latest};
+use crate::logging::Console;
+use crate::metrics::Metrics;
+use crate::publish::{Command, Publisher, Topics};
+use crate::signal::{self, Signal};
+use crate::worker::{self, Heartbeat};
+use crate::{process, systemd};
+
+/// How often health is looked at.
+const TICK: Duration = Duration::from_secs(1);
+/// How often `health` is published, and a camera's `state` where nothing changed.
+const HEALTH_EVERY: Duration = Duration::from_secs(10);
+/// Progress of inference and analysis: older than this stops feeding the watchdog.
+const HUNG: Duration = Duration::from_secs(15);
+
+/// Runs until told to stop.
+pub fn run(path: &Path, console: &Console) -> Result<(), Failure> {
+    let (config, manifest) = super::load(path)?;
+    super::start_gstreamer()?;
+    let signals = signal::listen().map_err(|e| Failure::new(Code::Internal, format!("signals: {e}")))?;
+    let around =
+        Surroundings { boot: super::boot(), metrics: Arc::new(Metrics::default()), board: Board::default() };
+    let latest = Latest::default();
+    let server = match config.http.enabled {
+        true => Some(
+            http::start(&config.http, Arc::clone(&around.metrics), latest.clone())
+                .map_err(|e| Failure::new(Code::Config, e))?,
+        ),
+        false => None,
+    };
+    let (commands, orders) = bounded(16);
+    let (publisher, publishing) = super::start_publisher(&config, &around, &config.state_dir, commands)?;
+    let cameras: Vec<CameraId> = config.cameras.iter().map(|c| c.id.clone()).collect();
+    publisher.forget_other_cameras(&cameras);
+    let sink = publisher.clone();
+    let graph = Graph::start(&config, &manifest, &around, Box::new(move |camera, m| sink.detections(camera, m)));
+    tracing::info!(node = %config.node, cameras = config.cameras.len(), "started");
+    publisher.notice(NoticeKind::Started, None, format!("watchpost {} started", env!("CARGO_PKG_VERSION")));
+    let hearts = [&graph.hearts[..], &[publishing.heartbeat()]].concat();
+    let daemon = Daemon::new(&config, &around, graph, publisher, latest, hearts);
+    let end = daemon.serve(&signals, &orders, StatusLine::new(console));
+    publishing.finish(config.stop_deadline / 2);
+    drop(server);
+    end
+}
+
+/// The running daemon as its main loop sees it.
+struct Daemon<'a> {
+    config: &'a Config,
+    around: &'a Surroundings,
+    graph: Graph,
+    publisher: Publisher,
+    topics: Topics,
+    latest: Latest,
+    monitor: Monitor,
+    /// Progress of inference, analysis and publishing.
+    hearts: Vec<Heartbeat>,
+    started: SystemTime,
+    ready: Result<(), String>,
+    info: Option<Info>,
+    health_due: Instant,
+    /// Cameras whose `status` topic says this.
+    told: BTreeMap<CameraId, CameraStatus>,
+}
+
+impl<'a> Daemon<'a> {
+    fn new(
+        config: &'a Config,
+        around: &'a Surroundings,
+        graph: Graph,
+        publisher: Publisher,
+        latest: Latest,
+        hearts: Vec<Heartbeat>,
+    ) -> Self {
+        let now = Instant::now();
+        Self {
+            config,
+            around,
+            graph,
+            topics: publisher.topics().clone(),
+            publisher,
+            latest,
+            monitor: Monitor::new(&config.node, &around.boot, now),
+            hearts,
+            started: SystemTime::now(),
+            ready: Err("the backend is being opened".to_owned()),
+            info: None,
+            health_due: now,
+            told: BTreeMap::new(),
+        }
+    }
+
+    /// The main loop, then the stop in order.
+    fn serve(
+        mut self,
+        signals: &Receiver<Signal>,
+        orders: &Receiver<Command>,
+        line: StatusLine,
+    ) -> Result<(), Failure> {
+        let mut due = Instant::now();
+        let opened = self.graph.opened.clone();
+        loop {
+            let wait = due.saturating_duration_since(Instant::now());
+            crossbeam::select! {
+                recv(signals) -> signal => match signal {
+                    Ok(Signal::Reload) => tracing::warn!("reload is not built yet: restart to apply a new configuration"),
+                    Ok(Signal::Stop) | Err(_) => break,
+                    Ok(Signal::Now) => std::process::exit(1),
+                },
+                recv(orders) -> order => if let Ok(order) = order { self.obey(&order) },
+                recv(opened) -> spec => if let Ok(spec) = spec { self.opened(&spec.runtime) },
+                default(wait) => {
+                    let report = self.tick();
+                    line.update(&report);
+                    due = Instant::now() + TICK;
+                }
+            }
+            if self.graph.failed() {
+                break;
+            }
+        }
+        drop(line);
+        self.stop(signals)
+    }
+
+    fn opened(&mut self, runtime: &str) {
+        self.ready = Ok(());
+        let seconds = self.started.elapsed().unwrap_or_default().as_secs_f64();
+        tracing::info!("ready after {seconds:.2} s: {runtime}");
+        systemd::ready("running");
+        let Some(model) = self.graph.model.get().cloned() else { return };
+        let schemas = [
+            ("detections", DETECTIONS_SCHEMA),
+            ("notice", NOTICE_SCHEMA),
+            ("info", INFO_SCHEMA),
+            ("health", HEALTH_SCHEMA),
+            ("state", STATE_SCHEMA),
+        ];
+        let info = Info {
+            schema: INFO_SCHEMA.to_owned(),
+            node: self.config.node.clone(),
+            boot: self.around.boot.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started: rfc3339(self.started),
+            config: self.config.hash.clone(),
+            model,
+            runtime: runtime.to_owned(),
+            schemas: schemas.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+            cameras: self.config.cameras.iter().map(|c| c.id.as_str().to_owned()).collect(),
+        };
+        self.publisher.retain(self.topics.info(), json(&info));
+        self.info = Some(info);
+    }
+
+    fn obey(&mut self, order: &Command) {
+        let Command::SetEnabled { camera, on } = order;
+        let word = if *on { "on" } else { "off" };
+        if self.graph.set_enabled(camera, *on) {
+            tracing::info!(%camera, "switched {word} by MQTT");
+        } else {
+            let text = format!("enabled/set: there is no camera {camera}");
+            tracing::warn!("{text}");
+            self.publisher.notice(NoticeKind::CommandRefused, None, text);
+        }
+    }
+
+    /// Once a second: what there is to say about ourselves.
+    fn tick(&mut self) -> HealthReport {
+        let (now, wall) = (Instant::now(), SystemTime::now());
+        let rss = process::rss_bytes().unwrap_or(0);
+        let input = health::gather(&self.around.metrics, &self.around.board, self.ready.clone(), rss);
+        let report = self.monitor.observe(now, wall, &input);
+        for transition in &report.transitions {
+            let (camera, text) = (transition.camera.as_ref(), &transition.text);
+            match transition.kind {
+                NoticeKind::Overload => tracing::warn!("{text}"),
+                _ => tracing::info!(camera = camera.map(CameraId::as_str), "{text}"),
+            }
+            self.publisher.notice(transition.kind, camera, text.clone());
+        }
+        let all = now >= self.health_due;
+        for (id, state) in &report.states {
+            if !all && !report.changed.contains(id) {
+                continue;
+            }
+            self.publisher.retain(self.topics.camera_state(id), json(state));
+            if self.told.insert(id.clone(), state.status) != Some(state.status) {
+                self.publisher.retain(self.topics.camera_status(id), status_word(state.status).into());
+                let enabled = if state.status == CameraStatus::Disabled { "OFF" } else { "ON" };
+                self.publisher.retain(self.topics.enabled_state(id), enabled.into());
+            }
+        }
+        if all {
+            self.publisher.health(&report.health);
+            self.monitor.count_message();
+            self.health_due = now + HEALTH_EVERY;
+        }
+        self.latest.set(now, &report, self.info.clone());
+        if self.hearts.iter().all(|heart| heart.age(now) < HUNG) {
+            systemd::watchdog();
+        }
+        report
+    }
+
+    /// Closes the data path in order, telling the broker last.
+    fn stop(self, signals: &Receiver<Signal>) -> Result<(), Failure> {
+        tracing::info!("stopping");
+        systemd::stopping();
+        daemon::enforce_deadline(self.config.stop_deadline);
+        let signals = signals.clone();
+        worker::spawn("stop-now", move || {
+            if signals.iter().any(|signal| signal != Signal::Reload) {
+                std::process::exit(1);
+            }
+        });
+        let ended = self.graph.stop();
+        let text = match &ended {
+            Ok(()) => "watchpost is stopping: it was told to".to_owned(),
+            Err(error) => format!("watchpost is stopping: {error}"),
+        };
+        for camera in &self.config.cameras {
+            self.publisher.retain(self.topics.camera_status(&camera.id), "offline".into());
+        }
+        self.publisher.notice(NoticeKind::Stopping, None, text);
+        ended.map_err(Failure::from)
+    }
+}
+
+fn status_word(status: CameraStatus) -> &'static str {
+    match status {
+        CameraStatus::Online => "online",
+        CameraStatus::Offline | CameraStatus::Finished => "offline",
+        CameraStatus::Disabled => "disabled",
+    }
+}
+
+/// Our own types always serialise.
+fn json(message: &impl serde::Serialize) -> Vec<u8> {
+    serde_json::to_vec(message).unwrap_or_default()
+}
