@@ -264,3 +264,159 @@ fn convert(yuv: &[Vec<f32>; 3], rgb: [f32; 4], value: [f32; 2], out: &mut [f32])
         *out = byte * value[0] + value[1];
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::OwnedPlanes;
+    use crate::letterbox::Fit;
+
+    fn input(range: Range, channels: Channels) -> InputSpec {
+        InputSpec { size: None, range, channels, fit: Fit::Centre, pad: 114, mean: [0.0; 3], std: [1.0; 3] }
+    }
+
+    fn random_i420(width: u32, height: u32, colour: Colour, seed: u64) -> SystemImage {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let chroma = (width.div_ceil(2) as usize, height.div_ceil(2) as usize);
+        // Rows are longer than the picture, as decoders pad them.
+        let strides = [width as usize + 5, chroma.0 + 3, chroma.0 + 3];
+        let mut plane = |stride: usize, rows: usize| (0..stride * rows).map(|_| rng.u8(..)).collect::<Vec<u8>>();
+        let planes = [plane(strides[0], height as usize), plane(strides[1], chroma.1), plane(strides[2], chroma.1)];
+        let format = PixelFormat::I420;
+        SystemImage { format, width, height, strides, colour, planes: Box::new(OwnedPlanes(planes)) }
+    }
+
+    fn as_nv12(image: &SystemImage) -> SystemImage {
+        let (width, rows) = (image.width.div_ceil(2) as usize, image.height.div_ceil(2) as usize);
+        let mut both = Vec::new();
+        for y in 0..rows {
+            for x in 0..width {
+                both.push(image.planes.plane(1)[y * image.strides[1] + x]);
+                both.push(image.planes.plane(2)[y * image.strides[2] + x]);
+            }
+        }
+        let planes = [image.planes.plane(0).to_vec(), both, Vec::new()];
+        let strides = [image.strides[0], 2 * width, 0];
+        let (width, height, colour) = (image.width, image.height, image.colour);
+        SystemImage {
+            format: PixelFormat::Nv12,
+            width,
+            height,
+            strides,
+            colour,
+            planes: Box::new(OwnedPlanes(planes)),
+        }
+    }
+
+    /// Bilinear at pixel centres in double precision.
+    fn sample(image: &SystemImage, plane: usize, x: f64, y: f64) -> f64 {
+        let half = |v: u32| if plane == 0 { v } else { v.div_ceil(2) };
+        let (width, height) = (half(image.width), half(image.height));
+        let (x, y) = (x.clamp(0.0, f64::from(width - 1)), y.clamp(0.0, f64::from(height - 1)));
+        let (x0, y0) = (x.floor() as u32, y.floor() as u32);
+        let at = |x: u32, y: u32| {
+            let index = y.min(height - 1) as usize * image.strides[plane] + x.min(width - 1) as usize;
+            f64::from(image.planes.plane(plane)[index])
+        };
+        let (fx, fy) = (x - f64::from(x0), y - f64::from(y0));
+        let row = |y: u32| at(x0, y) * (1.0 - fx) + at(x0 + 1, y) * fx;
+        row(y0) * (1.0 - fy) + row(y0 + 1) * fy
+    }
+
+    /// Red, green and blue of an output pixel, 0..255.
+    fn reference(image: &SystemImage, letterbox: &Letterbox, x: u32, y: u32) -> [f64; 3] {
+        let step_x = f64::from(image.width) / f64::from(letterbox.picture.0);
+        let step_y = f64::from(image.height) / f64::from(letterbox.picture.1);
+        let centre = |v: u32, step: f64| (f64::from(v) + 0.5) * step - 0.5;
+        let luma = sample(image, 0, centre(x, step_x), centre(y, step_y));
+        let (cx, cy) = (centre(x, step_x / 2.0), centre(y, step_y / 2.0));
+        let (u, v) = (sample(image, 1, cx, cy) - 128.0, sample(image, 2, cx, cy) - 128.0);
+        let (kr, kb) = if image.colour.bt709 { (0.2126, 0.0722) } else { (0.299, 0.114) };
+        let (luma, u, v) = match image.colour.full_range {
+            true => (luma, u, v),
+            false => ((luma - 16.0) * 255.0 / 219.0, u * 255.0 / 224.0, v * 255.0 / 224.0),
+        };
+        let (red, blue) = (luma + 2.0 * (1.0 - kr) * v, luma + 2.0 * (1.0 - kb) * u);
+        let green = (luma - kr * red - kb * blue) / (1.0 - kr - kb);
+        [red, green, blue].map(|v| v.clamp(0.0, 255.0))
+    }
+
+    #[test]
+    fn every_pixel_is_within_one_grey_level_of_the_reference() {
+        let cases =
+            [((97, 61), (64, 48)), ((64, 48), (64, 48)), ((31, 200), (96, 96)), ((1, 1), (8, 8)), ((2, 3), (9, 5))];
+        for (number, ((width, height), size)) in cases.into_iter().enumerate() {
+            for (bt709, full_range) in [(false, true), (true, false), (false, false)] {
+                let image = random_i420(width, height, Colour { bt709, full_range }, number as u64);
+                let letterbox = Letterbox::new((width, height), size, Fit::Centre);
+                let pixels = size.0 as usize * size.1 as usize;
+                let mut tensor = vec![0.0; 3 * pixels];
+                let mut writer = Writer::new(input(Range::Byte, Channels::Rgb), size, 1);
+                writer.write(&image, &letterbox, &[], 0, &mut tensor);
+                for y in 0..letterbox.picture.1 {
+                    for x in 0..letterbox.picture.0 {
+                        let expected = reference(&image, &letterbox, x, y);
+                        let at = ((y + letterbox.pad.1) * size.0 + x + letterbox.pad.0) as usize;
+                        for channel in 0..3 {
+                            let got = f64::from(tensor[channel * pixels + at]);
+                            // Two weights of 7 bits on values that differ by up to 255, times the matrix.
+                            assert!(
+                                (got - expected[channel]).abs() < 4.0,
+                                "{width}x{height} {x},{y}: {got} {expected:?}"
+                            );
+                        }
+                    }
+                }
+                let nv12 = as_nv12(&image);
+                let mut other = vec![0.0; 3 * pixels];
+                Writer::new(input(Range::Byte, Channels::Rgb), size, 1).write(
+                    &nv12,
+                    &letterbox,
+                    &[],
+                    0,
+                    &mut other,
+                );
+                assert_eq!(tensor, other, "NV12 and I420 of one picture are one tensor");
+            }
+        }
+    }
+
+    #[test]
+    fn ranges_channels_mean_and_deviation() {
+        let image = SystemImage::solid(8, 8, [76, 85, 255]); // red in full-range BT.601
+        let letterbox = Letterbox::new((8, 8), (8, 8), Fit::Centre);
+        let write = |input: InputSpec| {
+            let mut tensor = vec![0.0; 3 * 64];
+            Writer::new(input, (8, 8), 1).write(&image, &letterbox, &[], 0, &mut tensor);
+            [tensor[0], tensor[64], tensor[128]]
+        };
+        let near = |got: [f32; 3], expected: [f32; 3], by: f32| {
+            assert!(got.iter().zip(expected).all(|(g, e)| (g - e).abs() <= by), "{got:?} {expected:?}");
+        };
+        near(write(input(Range::Byte, Channels::Rgb)), [254.0, 0.0, 0.0], 1.5);
+        near(write(input(Range::Byte, Channels::Bgr)), [0.0, 0.0, 254.0], 1.5);
+        near(write(input(Range::Unit, Channels::Rgb)), [0.996, 0.0, 0.0], 0.006);
+        let mut shifted = input(Range::Unit, Channels::Rgb);
+        (shifted.mean, shifted.std) = ([0.5, 0.25, 0.0], [0.5, 0.25, 2.0]);
+        near(write(shifted), [0.992, -1.0, 0.0], 0.012);
+    }
+
+    #[test]
+    fn padding_lanes_and_masks() {
+        let image = SystemImage::solid(16, 8, [255, 128, 128]);
+        let letterbox = Letterbox::new((16, 8), (8, 8), Fit::Centre);
+        let mut tensor = vec![-1.0; 2 * 3 * 64];
+        let mut writer = Writer::new(input(Range::Byte, Channels::Rgb), (8, 8), 2);
+        let spans = [Span { y: 3, x0: 2, x1: 5 }];
+        writer.write(&image, &letterbox, &spans, 1, &mut tensor);
+        assert!(tensor[..192].iter().all(|v| *v == -1.0), "the other lane is left alone");
+        let row = |y: usize| tensor[192 + y * 8..192 + y * 8 + 8].to_vec();
+        assert_eq!(row(0), [114.0; 8]);
+        assert_eq!(row(2), [255.0; 8]);
+        assert_eq!(row(3), [255.0, 255.0, 114.0, 114.0, 114.0, 255.0, 255.0, 255.0]);
+        let whole = SystemImage::solid(8, 8, [255, 128, 128]);
+        writer.write(&whole, &Letterbox::new((8, 8), (8, 8), Fit::Centre), &[], 1, &mut tensor);
+        writer.write(&image, &letterbox, &[], 1, &mut tensor);
+        assert_eq!(tensor[192..200], [114.0; 8], "padding is written anew when the geometry changes");
+    }
+}
