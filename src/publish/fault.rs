@@ -78,6 +78,7 @@ impl Fault {
                 garbled(endpoint, Version::V4, error)
             }
             E::Io(error) => from_io(error, endpoint, Version::V4),
+            E::Tls(rumqttc::TlsError::Io(error)) => from_handshake(error, endpoint, Version::V4),
             other => from_any(other, endpoint, Version::V4),
         }
     }
@@ -107,6 +108,7 @@ impl Fault {
             E::MqttState(StateError::Deserialization(_)) | E::NotConnAck(_) => garbled(endpoint, version, error),
             E::MqttState(StateError::ServerDisconnect { reason_code, .. }) => sent_away(endpoint, *reason_code),
             E::Io(error) => from_io(error, endpoint, version),
+            E::Tls(rumqttc::TlsError::Io(error)) => from_handshake(error, endpoint, version),
             other => from_any(other, endpoint, version),
         }
     }
@@ -148,7 +150,7 @@ fn closed(endpoint: &Endpoint, version: Version) -> Fault {
 
 fn garbled(endpoint: &Endpoint, version: Version, error: &dyn Error) -> Fault {
     let (name, protocol) = (endpoint.name(version), version.name());
-    Fault::new(Kind::ClosedEarly, format!("{name} answered, but not in {protocol} ({error}): check the port"))
+    Fault::new(Kind::ClosedEarly, format!("the broker {name} answered, but not in {protocol} ({error})"))
 }
 
 fn sent_away(endpoint: &Endpoint, code: DisconnectReasonCode) -> Fault {
@@ -173,6 +175,14 @@ fn from_io(error: &std::io::Error, endpoint: &Endpoint, version: Version) -> Fau
     let early = matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof);
     let kind = if early { Kind::ClosedEarly } else { Kind::Network };
     Fault::new(kind, explain_io(error, &endpoint.name(version)))
+}
+
+fn from_handshake(error: &std::io::Error, endpoint: &Endpoint, version: Version) -> Fault {
+    let name = endpoint.name(version);
+    let text = tls::explain(error, endpoint.host(version));
+    let plain =
+        || format!("the broker {name} ended the TLS handshake ({error}): it may not speak TLS on this port");
+    Fault::new(Kind::Network, text.unwrap_or_else(plain))
 }
 
 fn from_any(error: &(dyn Error + 'static), endpoint: &Endpoint, version: Version) -> Fault {
@@ -206,11 +216,6 @@ impl Complaints {
         (self.last, self.unsaid) = (Some((text.to_owned(), now)), 0);
         Some(line)
     }
-
-    /// All is well again: the next fault is a new one.
-    pub fn forget(&mut self) {
-        *self = Self::default();
-    }
 }
 
 #[cfg(test)]
@@ -227,7 +232,5 @@ mod tests {
         assert_eq!(complaints.hear("away", at(59)), None);
         assert_eq!(complaints.hear("away", at(60)).as_deref(), Some("away (2 times more since)"));
         assert_eq!(complaints.hear("other", at(61)).as_deref(), Some("other"));
-        complaints.forget();
-        assert_eq!(complaints.hear("other", at(62)).as_deref(), Some("other"));
     }
 }

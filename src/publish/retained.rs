@@ -17,10 +17,13 @@ pub struct Retained {
     pub body: Option<Arc<[u8]>>,
 }
 
+/// A version and its body.
+type Latest = (u64, Option<Arc<[u8]>>);
+
 /// Latest by topic.
 #[derive(Debug, Default)]
 pub struct RetainedMap {
-    by_topic: BTreeMap<String, (u64, Option<Arc<[u8]>>)>,
+    by_topic: BTreeMap<String, Latest>,
     version: u64,
 }
 

@@ -183,6 +183,9 @@ impl Spool {
     pub fn claim(&self) -> Result<Option<Record>, SpoolError> {
         let mut state = self.lock();
         let mut from = state.claimed;
+        if from >= state.next {
+            return Ok(None);
+        }
         while let Some(record) = self.store.first_in(from, state.next)? {
             match state.dropping.iter().find(|range| range.contains(&record.offset)) {
                 Some(range) => from = range.end,

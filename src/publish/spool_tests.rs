@@ -2,11 +2,12 @@
 
 use std::path::Path;
 
+use redb::{ReadableDatabase, ReadableTable, ReadableTableMetadata};
 use tempfile::TempDir;
 
 use super::notice::{Identity, Notices};
-use super::spool::{Batch, Spool};
-use super::store::{Record, SpoolError, logical_bytes};
+use super::spool::{Batch, DEAD_MAX, Spool};
+use super::store::{DEAD, Record, SpoolError, logical_bytes};
 use super::topic::Topics;
 use crate::event::{Notice, NoticeKind};
 use crate::metrics::PublishMetrics;
@@ -182,11 +183,15 @@ fn a_damaged_file_is_moved_aside() {
 fn dead_letters_are_kept_up_to_a_limit() {
     let dir = TempDir::new().unwrap();
     let (spool, _) = open(dir.path(), 1 << 20);
-    add(&spool, 0..2);
-    for _ in 0..2 {
-        let record = spool.claim().unwrap().unwrap();
+    for offset in 0..DEAD_MAX + 10 {
+        let record = Record { offset, topic: "w/n/notice".to_owned(), body: b"{}".to_vec() };
         spool.bury(&record, "NotAuthorized").unwrap();
-        acknowledge(&spool, &record);
     }
-    assert_eq!(spool.pending(), 0);
+    drop(spool);
+    let database = redb::Database::open(dir.path().join("spool.redb")).unwrap();
+    let transaction = database.begin_read().unwrap();
+    let dead = transaction.open_table(DEAD).unwrap();
+    assert_eq!(dead.len().unwrap(), DEAD_MAX);
+    let (oldest, value) = dead.first().unwrap().unwrap();
+    assert_eq!((oldest.value(), value.value()), (10, ("w/n/notice", "NotAuthorized", &b"{}"[..])));
 }

@@ -84,7 +84,8 @@ pub fn explain(error: &(dyn Error + 'static), host: &str) -> Option<String> {
 
 fn certificate(problem: &CertificateError, host: &str) -> String {
     match problem {
-        CertificateError::UnknownIssuer => {
+        // A bad signature is that of another authority of the same name: a CA that was made anew.
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
             "the broker's certificate is not from an authority that is trusted here: give its CA as mqtt.tls.ca_file"
                 .to_owned()
         }

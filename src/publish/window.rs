@@ -84,7 +84,10 @@ impl<T> Window<T> {
 
     /// The message at the front, if it is settled.
     pub fn pop_settled(&mut self) -> Option<T> {
-        self.entries.pop_front_if(|entry| entry.settled).map(|entry| entry.item)
+        if !self.entries.front()?.settled {
+            return None;
+        }
+        self.entries.pop_front().map(|entry| entry.item)
     }
 }
 

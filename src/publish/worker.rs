@@ -1,6 +1,7 @@
 //! The two threads. `spool` takes what must not be lost and puts it on disk; `publish` connects, sends, and starts
 //! again from the cursor after every failure: `run` loops, `run_once` lives one connection.
 
+use std::cell::RefCell;
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
@@ -92,22 +93,23 @@ impl Choice {
         }
     }
 
-    /// Learns from a connection that ended before it was accepted; `true`: try the other version at once.
+    /// Learns from a connection that ended before it was accepted; `true`: try the other version at once. Without
+    /// a clear word from the broker 3.1.1 gets one attempt at a time: a broker that was just being restarted is not
+    /// spoken to in it for ever.
     fn learn(&mut self, version: Version, kind: Kind) -> bool {
-        match (version, kind) {
-            (Version::V5, Kind::Version) if self.protocol == MqttProtocol::Auto => {
-                self.v4_only = true;
+        let refused = matches!(kind, Kind::Version | Kind::ClosedEarly);
+        match version {
+            Version::V5 if refused && self.protocol == MqttProtocol::Auto => {
+                self.v4_only = kind == Kind::Version;
+                self.v4_next = true;
                 true
             }
-            (Version::V5, Kind::ClosedEarly) => {
-                self.v4_next = true;
+            Version::V5 => false,
+            Version::V4 => {
+                self.v4_next = false;
+                self.v4_only &= !refused;
                 false
             }
-            (Version::V4, Kind::Version | Kind::ClosedEarly) => {
-                (self.v4_only, self.v4_next) = (false, false);
-                false
-            }
-            _ => false,
         }
     }
 }
@@ -127,12 +129,14 @@ pub struct Worker<'a> {
     endpoint: Endpoint,
     commands: Sender<Command>,
     choice: Choice,
+    greeted: RefCell<Complaints>,
 }
 
 impl<'a> Worker<'a> {
     /// Not yet connected.
     pub fn new(shared: &'a Shared, endpoint: Endpoint, protocol: MqttProtocol, commands: Sender<Command>) -> Self {
-        Self { shared, endpoint, commands, choice: Choice { protocol, v4_only: false, v4_next: false } }
+        let choice = Choice { protocol, v4_only: false, v4_next: false };
+        Self { shared, endpoint, commands, choice, greeted: RefCell::default() }
     }
 
     /// Connects again and again until told to stop.
@@ -149,9 +153,11 @@ impl<'a> Worker<'a> {
             self.shared.metrics.failures.inc();
             if end.proven {
                 backoff.reset();
-                complaints.forget();
             }
-            let text = end.fault.text;
+            let mut text = end.fault.text;
+            if end.fault.kind == Kind::ClosedEarly && !end.accepted {
+                text.push_str(" without accepting us: check mqtt.protocol, mqtt.user and mqtt.password");
+            }
             if let Some(line) = complaints.hear(&text, Instant::now()) {
                 tracing::warn!("{line}");
             }
@@ -227,7 +233,12 @@ impl<'a> Worker<'a> {
             let happened = self.next(version, events, session).await?;
             match (session.as_mut(), happened) {
                 (None, Happened::Connected(limits)) => {
-                    tracing::info!("connected to {} by {}", self.endpoint.name(version), version.name());
+                    let text =
+                        format!("connected to the broker {} by {}", self.endpoint.name(version), version.name());
+                    // A connection that comes and goes is not worth a line each time either.
+                    if let Some(line) = self.greeted.borrow_mut().hear(&text, Instant::now()) {
+                        tracing::info!("{line}");
+                    }
                     self.shared.metrics.connects.inc();
                     self.shared.set_problem(None);
                     *session = Some(Session::open(self.shared, client, limits)?);
@@ -301,8 +312,10 @@ mod tests {
         assert_eq!(choice.version(), Version::V4);
         assert!(!choice.learn(Version::V4, Kind::ClosedEarly));
         assert_eq!(choice.version(), Version::V5);
-        assert!(!choice.learn(Version::V5, Kind::ClosedEarly));
+        assert!(choice.learn(Version::V5, Kind::ClosedEarly));
         assert_eq!(choice.version(), Version::V4);
+        assert!(!choice.learn(Version::V4, Kind::Network));
+        assert_eq!(choice.version(), Version::V5, "it was only being restarted");
     }
 
     #[test]

@@ -1,0 +1,576 @@
+//! Publishing to real brokers: what is promised about lost, retained and refused messages.
+
+mod support;
+
+use std::path::Path;
+use std::process::Command as Process;
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::{Receiver, bounded};
+use support::certificates::certificates;
+use support::mosquitto::{Mosquitto, PATIENCE, Relay, Subscriber, free_port, old_broker, wait_until};
+use tempfile::TempDir;
+use watchpost::config::{Broker, MqttConfig, MqttProtocol, Secret, TlsConfig};
+use watchpost::event::{Detections, LatMs, Model, Notice, NoticeKind, Ts};
+use watchpost::frame::{CameraId, ClockSource};
+use watchpost::metrics::PublishMetrics;
+use watchpost::publish::{self, Command, Identity, Publisher, Running};
+
+const STOP: Duration = Duration::from_secs(10);
+
+fn config(port: u16) -> MqttConfig {
+    MqttConfig {
+        broker: Broker::Remote { host: "127.0.0.1".to_owned(), port, tls: false },
+        base: "watchpost".to_owned(),
+        protocol: MqttProtocol::Auto,
+        client_id: "watchpost-box".to_owned(),
+        keep_alive: Duration::from_secs(5),
+        user: None,
+        password: None,
+        tls: TlsConfig::default(),
+        spool_bytes: 16 << 20,
+    }
+}
+
+/// A publisher under test.
+struct Box {
+    publisher: Publisher,
+    running: Running,
+    metrics: PublishMetrics,
+    commands: Receiver<Command>,
+}
+
+impl Box {
+    fn start(config: &MqttConfig, state: &Path) -> Self {
+        let metrics = PublishMetrics::default();
+        let identity = Identity { node: "box".to_owned(), boot: "0123ab".to_owned() };
+        let (commands_in, commands) = bounded(16);
+        let (publisher, running) = publish::start(config, identity, state, metrics.clone(), commands_in).unwrap();
+        Self { publisher, running, metrics, commands }
+    }
+
+    fn notices(&self, range: std::ops::Range<u32>) {
+        for n in range {
+            self.publisher.notice(NoticeKind::CameraLost, Some(&gate()), format!("n{n}"));
+        }
+    }
+
+    fn wait_connected(&self) {
+        wait_until("a connection", || self.metrics.connected.get() == 1);
+    }
+
+    fn wait_problem(&self, words: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.publisher.problem().is_some_and(|problem| problem.contains(words)) {
+            assert!(Instant::now() < deadline, "{:?} instead of {words:?}", self.publisher.problem());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn finish(self) -> PublishMetrics {
+        drop(self.publisher);
+        self.running.finish(STOP);
+        self.metrics
+    }
+}
+
+fn gate() -> CameraId {
+    CameraId::new("gate")
+}
+
+fn notice(body: &[u8]) -> Notice {
+    serde_json::from_slice(body).unwrap()
+}
+
+fn detections(seq: u64) -> Detections {
+    let ts = Ts {
+        captured: String::new(),
+        clock: ClockSource::HostArrival,
+        err_ms: 0,
+        published: String::new(),
+        pts_ns: None,
+    };
+    Detections {
+        schema: "watchpost.detections/1".to_owned(),
+        node: "box".to_owned(),
+        camera: "gate".to_owned(),
+        boot: "0123ab".to_owned(),
+        seq,
+        frame: seq,
+        ts,
+        size: [1920, 1080],
+        model: Model { name: "m".to_owned(), input: [640, 640], engine: "sha256:00".to_owned() },
+        lat_ms: LatMs { decode: 0.0, queue: 0.0, infer: 0.0, total: 0.0 },
+        objects: Vec::new(),
+    }
+}
+
+#[test]
+fn status_is_online_then_offline_by_will_and_by_good_bye() {
+    for protocol in [MqttProtocol::V5, MqttProtocol::V4] {
+        let broker = Mosquitto::start(&[]);
+        let relay = Relay::start(broker.port());
+        let state = TempDir::new().unwrap();
+        let subscriber = Subscriber::start(broker.port(), "watchpost/box/status", None);
+        let tested = Box::start(&MqttConfig { protocol, ..config(relay.port()) }, state.path());
+        assert_eq!(subscriber.next().text(), "online");
+        relay.cut();
+        assert_eq!(subscriber.next().text(), "offline", "the last will");
+        assert_eq!(subscriber.next().text(), "online", "after the reconnection");
+        let metrics = tested.finish();
+        assert_eq!(subscriber.next().text(), "offline", "the good-bye");
+        let late = Subscriber::start(broker.port(), "watchpost/box/status", None).next();
+        assert!(late.retained && late.text() == "offline");
+        assert_eq!((metrics.connects.get(), metrics.failures.get(), metrics.connected.get()), (2, 1, 0));
+    }
+}
+
+#[test]
+fn every_kind_of_message_arrives_over_both_protocols() {
+    for protocol in [MqttProtocol::V5, MqttProtocol::V4] {
+        let broker = Mosquitto::start(&[]);
+        let state = TempDir::new().unwrap();
+        let subscriber = Subscriber::start(broker.port(), "watchpost/#", None);
+        let tested = Box::start(&MqttConfig { protocol, ..config(broker.port()) }, state.path());
+        tested.publisher.detections(&gate(), &detections(0));
+        assert_eq!(tested.metrics.detections_dropped.get(), 1, "not connected yet");
+        tested.wait_connected();
+        tested.publisher.detections(&gate(), &detections(1));
+        let seen = subscriber.next_of("watchpost/box/cam/gate/detections");
+        assert_eq!(serde_json::from_slice::<Detections>(&seen.body).unwrap(), detections(1));
+        tested.notices(0..1);
+        let seen = notice(&subscriber.next_of("watchpost/box/notice").body);
+        assert_eq!((seen.seq, seen.text.as_str(), seen.replayed), (0, "n0", false));
+        assert_eq!(
+            (seen.node.as_str(), seen.boot.as_str(), seen.camera.as_deref()),
+            ("box", "0123ab", Some("gate"))
+        );
+        // A JPEG is larger than rumqttc's default packet.
+        let state_topic = tested.publisher.topics().camera_state(&gate());
+        let jpeg = vec![0xd8; 1 << 20];
+        tested.publisher.retain(state_topic.clone(), jpeg.clone());
+        assert_eq!(subscriber.next_of(state_topic.as_str()).body, jpeg);
+        let metrics = tested.finish();
+        assert_eq!((metrics.spool_pending.get(), metrics.failures.get(), metrics.dead_letters.get()), (0, 0, 0));
+    }
+}
+
+#[test]
+fn detections_expire_on_mqtt_5() {
+    let broker = Mosquitto::start(&[]);
+    let state = TempDir::new().unwrap();
+    let watch = Subscriber::start(broker.port(), "watchpost/#", None);
+    let port = broker.port().to_string();
+    let topic = "watchpost/box/cam/gate/detections";
+    let arguments = ["-V", "5", "-p", &port, "-t", topic, "-t", "watchpost/ready", "-F", "%t %E", "-C", "2"];
+    let mosquitto_sub =
+        Process::new("mosquitto_sub").args(arguments).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    watch.publish("watchpost/ready", "", true);
+    let tested = Box::start(&config(broker.port()), state.path());
+    tested.wait_connected();
+    wait_until("mosquitto_sub has connected", || {
+        tested.publisher.detections(&gate(), &detections(1));
+        watch.messages.len() > 200
+    });
+    let output = mosquitto_sub.wait_with_output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.lines().any(|line| line == format!("{topic} 5")), "{text}");
+    tested.finish();
+}
+
+#[test]
+fn the_retained_map_comes_back_after_a_broker_lost_it() {
+    let mut broker = Mosquitto::start(&[]);
+    let state = TempDir::new().unwrap();
+    let tested = Box::start(&config(broker.port()), state.path());
+    let topics = tested.publisher.topics().clone();
+    let cameras: Vec<_> = (0..40).map(|n| CameraId::new(&format!("cam{n}"))).collect();
+    for camera in &cameras {
+        tested.publisher.retain(topics.camera_status(camera), b"offline".to_vec());
+        tested.publisher.retain(topics.camera_status(camera), b"online".to_vec());
+    }
+    let subscriber = Subscriber::start(broker.port(), "watchpost/box/cam/+/status", None);
+    while subscriber.next().topic != topics.camera_status(&cameras[39]).as_str() {}
+    broker.restart();
+    wait_until("the second connection", || tested.metrics.connects.get() == 2);
+    // A camera is gone; the others are as before, which is no news.
+    tested.publisher.forget_other_cameras(&cameras[1..]);
+    tested.publisher.retain(topics.camera_status(&cameras[1]), b"online".to_vec());
+    tested.publisher.notice(NoticeKind::Started, None, "after".to_owned());
+    tested.finish();
+    let late = Subscriber::start(broker.port(), "watchpost/box/cam/+/status", None);
+    let mut left: Vec<_> = (0..39).map(|_| late.next()).collect();
+    left.sort_by(|a, b| a.topic.cmp(&b.topic));
+    let mut expected: Vec<_> = cameras[1..].iter().map(|camera| topics.camera_status(camera).to_string()).collect();
+    expected.sort();
+    assert_eq!(left.iter().map(|message| message.topic.clone()).collect::<Vec<_>>(), expected);
+    assert!(left.iter().all(|message| message.retained && message.text() == "online"));
+    assert!(late.messages.is_empty());
+
+    // The next start sends the map from the disk, without anything being retained anew.
+    broker.restart();
+    let tested = Box::start(&config(broker.port()), state.path());
+    let late = Subscriber::start(broker.port(), "watchpost/box/cam/cam7/status", None);
+    assert_eq!(late.next().text(), "online");
+    tested.finish();
+}
+
+/// Checks first sight in order without a gap, and steps back within the window only.
+fn assert_no_loss(seen: &[u64], total: u64) {
+    let mut next = 0;
+    for pair in seen.windows(2) {
+        assert!(pair[1] <= pair[0] + 1, "a gap: {seen:?}");
+        assert!(pair[1] + 16 > pair[0], "further back than the window: {seen:?}");
+    }
+    for seq in seen {
+        if *seq == next {
+            next += 1;
+        }
+    }
+    assert_eq!(next, total, "{seen:?}");
+}
+
+#[test]
+fn a_broker_killed_again_and_again_loses_nothing() {
+    for protocol in [MqttProtocol::V5, MqttProtocol::V4] {
+        let mut broker = Mosquitto::start(&[]);
+        let state = TempDir::new().unwrap();
+        let subscriber = Subscriber::start(broker.port(), "watchpost/box/notice", None);
+        subscriber.subscribed.try_iter().for_each(drop);
+        let tested = Box::start(&MqttConfig { protocol, ..config(broker.port()) }, state.path());
+        tested.wait_connected();
+        let mut seen = Vec::new();
+        for cycle in 0..5 {
+            tested.notices(cycle * 40..cycle * 40 + 20);
+            // Killed in the middle of them, once what the last death left has come.
+            loop {
+                seen.push(notice(&subscriber.next().body).seq);
+                if seen.last() >= Some(&u64::from(cycle * 40)) {
+                    break;
+                }
+            }
+            broker.kill();
+            tested.notices(cycle * 40 + 20..cycle * 40 + 40);
+            broker.restart();
+            subscriber.subscribed.recv_timeout(PATIENCE).unwrap();
+        }
+        while !seen.contains(&199) {
+            seen.push(notice(&subscriber.next().body).seq);
+        }
+        let metrics = tested.finish();
+        seen.extend(subscriber.messages.try_iter().map(|message| notice(&message.body).seq));
+        assert_no_loss(&seen, 200);
+        assert!(metrics.connects.get() >= 6, "{}", metrics.connects.get());
+        assert_eq!((metrics.spool_pending.get(), metrics.spool_dropped.get()), (0, 0));
+    }
+}
+
+#[test]
+fn what_a_stopped_daemon_left_is_sent_by_the_next_with_its_own_times() {
+    let port = free_port();
+    let state = TempDir::new().unwrap();
+    let tested = Box::start(&config(port), state.path());
+    tested.wait_problem("nothing listens at 127.0.0.1:");
+    tested.notices(0..3);
+    let metrics = tested.finish();
+    assert_eq!((metrics.spool_pending.get(), metrics.connects.get()), (3, 0));
+    assert!(metrics.failures.get() >= 2, "an attempt is made for the last time");
+
+    let mut broker = Mosquitto::prepare(port);
+    broker.restart();
+    let subscriber = Subscriber::start(port, "watchpost/box/notice", None);
+    let tested = Box::start(&config(port), state.path());
+    assert_eq!(tested.publisher.problem(), None);
+    for n in 0..3 {
+        let seen = notice(&subscriber.next().body);
+        assert_eq!((seen.seq, seen.text, seen.replayed), (n, format!("n{n}"), true));
+    }
+    tested.wait_connected();
+    tested.notices(7..8);
+    assert!(!notice(&subscriber.next().body).replayed);
+    tested.finish();
+}
+
+#[test]
+fn a_broker_that_comes_late_gets_everything() {
+    let port = free_port();
+    let state = TempDir::new().unwrap();
+    let tested = Box::start(&config(port), state.path());
+    tested.notices(0..30);
+    tested.wait_problem("nothing listens at 127.0.0.1:");
+    let mut broker = Mosquitto::prepare(port);
+    broker.restart();
+    let subscriber = Subscriber::start(port, "watchpost/box/notice", None);
+    let seen: Vec<_> = (0..30).map(|_| notice(&subscriber.next().body)).collect();
+    assert!(seen.iter().enumerate().all(|(n, notice)| notice.seq == n as u64 && notice.replayed));
+    assert_eq!(tested.publisher.problem(), None);
+    tested.finish();
+}
+
+#[test]
+fn a_wrong_password_is_said_in_words_and_retried_slowly() {
+    let mut broker = Mosquitto::prepare(free_port());
+    let other = format!("password_file {}", broker.password_file("box", "other"));
+    let right = format!("password_file {}", broker.password_file("box", "s3cret-word"));
+    broker.configure(&["allow_anonymous false", &other]);
+    broker.restart();
+    let state = TempDir::new().unwrap();
+    let user = |config: MqttConfig| MqttConfig {
+        user: Some("box".to_owned()),
+        password: Some(Secret::new("s3cret-word".to_owned())),
+        ..config
+    };
+    let tested = Box::start(&user(config(broker.port())), state.path());
+    tested.notices(0..1);
+    tested.wait_problem("refused the user \"box\": check mqtt.user and mqtt.password");
+    assert!(!tested.publisher.problem().unwrap().contains("s3cret"));
+    broker.configure(&["allow_anonymous false", &right]);
+    broker.restart();
+    let subscriber = Subscriber::start(broker.port(), "watchpost/box/notice", Some(("box", "s3cret-word")));
+    let started = Instant::now();
+    let message = subscriber.messages.recv_timeout(Duration::from_secs(45)).unwrap();
+    assert!(started.elapsed() > Duration::from_secs(20), "no faster than each 30 s");
+    assert_eq!(notice(&message.body).text, "n0");
+    assert_eq!(tested.metrics.failures.get(), 1);
+    tested.finish();
+}
+
+#[test]
+fn a_broker_of_mqtt_3_1_1_alone_is_spoken_to_in_it() {
+    let (address, levels) = old_broker();
+    let state = TempDir::new().unwrap();
+    let tested = Box::start(&config(address.port()), state.path());
+    assert_eq!(levels.recv_timeout(PATIENCE), Ok(5));
+    assert_eq!(levels.recv_timeout(PATIENCE), Ok(4), "at once");
+    tested.wait_connected();
+    drop(tested.publisher);
+    tested.running.finish(Duration::from_secs(1));
+
+    let (address, _levels) = old_broker();
+    let state = TempDir::new().unwrap();
+    let v5 = MqttConfig { protocol: MqttProtocol::V5, ..config(address.port()) };
+    let tested = Box::start(&v5, state.path());
+    tested.wait_problem("without accepting us: check mqtt.protocol");
+    tested.finish();
+}
+
+fn tls(port: u16, ca: &Path, client: Option<&Path>) -> MqttConfig {
+    MqttConfig {
+        broker: Broker::Remote { host: "127.0.0.1".to_owned(), port, tls: true },
+        tls: TlsConfig {
+            ca_file: Some(ca.join("ca.pem")),
+            cert_file: client.map(|dir| dir.join("client.pem")),
+            key_file: client.map(|dir| dir.join("client.key")),
+        },
+        ..config(port)
+    }
+}
+
+#[test]
+fn tls_with_a_private_ca_works_and_every_failure_has_its_words() {
+    let mut broker = Mosquitto::prepare(free_port());
+    let dir = broker.dir().to_owned();
+    certificates(&dir, "ours", "IP:127.0.0.1");
+    let file = |option: &str, name: &str| format!("{option} {}", dir.join(name).display());
+    let served = [file("cafile", "ca.pem"), file("certfile", "server.pem"), file("keyfile", "server.key")];
+    let mut lines: Vec<_> = served.iter().map(String::as_str).collect();
+    lines.extend(["allow_anonymous true", "require_certificate true"]);
+    broker.configure(&lines);
+    broker.restart();
+    for protocol in [MqttProtocol::V5, MqttProtocol::V4] {
+        let state = TempDir::new().unwrap();
+        let good = MqttConfig { protocol, ..tls(broker.port(), &dir, Some(&dir)) };
+        let tested = Box::start(&good, state.path());
+        tested.notices(0..3);
+        tested.wait_connected();
+        assert_eq!(tested.finish().spool_pending.get(), 0);
+
+        let no_certificate = MqttConfig { protocol, ..tls(broker.port(), &dir, None) };
+        let tested = Box::start(&no_certificate, state.path());
+        tested.wait_problem("asks for a client certificate: give mqtt.tls.cert_file");
+        tested.finish();
+    }
+    let state = TempDir::new().unwrap();
+    let elsewhere = TempDir::new().unwrap();
+    for authority in ["ours", "theirs"] {
+        certificates(elsewhere.path(), authority, "DNS:elsewhere");
+        let wrong_ca = tls(broker.port(), elsewhere.path(), Some(&dir));
+        let tested = Box::start(&wrong_ca, state.path());
+        tested.wait_problem("not from an authority that is trusted here: give its CA as mqtt.tls.ca_file");
+        tested.finish();
+    }
+
+    let mut misnamed = Mosquitto::prepare(free_port());
+    let at = |name: &str| elsewhere.path().join(name).display().to_string();
+    let cert = format!("certfile {}", at("server.pem"));
+    let key = format!("keyfile {}", at("server.key"));
+    misnamed.configure(&["allow_anonymous true", &cert, &key]);
+    misnamed.restart();
+    let tested = Box::start(&tls(misnamed.port(), elsewhere.path(), None), state.path());
+    tested.wait_problem("not for the name 127.0.0.1");
+    tested.finish();
+
+    let plain = Mosquitto::start(&[]);
+    let tested = Box::start(&tls(plain.port(), &dir, None), state.path());
+    tested.wait_problem("speak TLS on this port");
+    tested.finish();
+
+    let missing = tls(1, Path::new("/nonexistent"), None);
+    let identity = Identity { node: "box".to_owned(), boot: "0123ab".to_owned() };
+    let error = publish::start(&missing, identity, state.path(), PublishMetrics::default(), bounded(1).0).err();
+    assert!(error.unwrap().to_string().contains("mqtt.tls.ca_file /nonexistent/ca.pem cannot be read"));
+}
+
+#[test]
+fn the_embedded_broker_serves_both_protocols() {
+    let (v4, v5) = (free_port(), free_port());
+    let local = |port: u16| format!("127.0.0.1:{port}").parse().unwrap();
+    let state = TempDir::new().unwrap();
+    let embedded = MqttConfig {
+        broker: Broker::Embedded { v4: local(v4), v5: local(v5) },
+        user: Some("box".to_owned()),
+        password: Some(Secret::new("s3cret-word".to_owned())),
+        ..config(0)
+    };
+    let tested = Box::start(&embedded, state.path());
+    tested.wait_connected();
+    let old = Subscriber::start(v4, "watchpost/#", Some(("box", "s3cret-word")));
+    let arguments = format!(
+        "-V 5 -u box -P s3cret-word -h 127.0.0.1 -p {v5} -t watchpost/box/status -t watchpost/box/notice -C 2 -F %t=%p"
+    );
+    let new = Process::new("mosquitto_sub")
+        .args(arguments.split(' '))
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    assert_eq!(old.next_of("watchpost/box/status").text(), "online");
+    let topic = tested.publisher.topics().camera_state(&gate());
+    let jpeg = vec![0xd8; 1 << 20];
+    tested.publisher.retain(topic.clone(), jpeg.clone());
+    assert_eq!(old.next_of(topic.as_str()).body, jpeg);
+    old.publish("watchpost/box/cam/gate/enabled/set", "ON", false);
+    let on = Command::SetEnabled { camera: gate(), on: true };
+    assert_eq!(tested.commands.recv_timeout(PATIENCE), Ok(on));
+    // mosquitto_sub ends with its second message; that it has subscribed by now only it knows.
+    let mut new = new;
+    wait_until("mosquitto_sub has two messages", || {
+        tested.notices(0..1);
+        std::thread::sleep(Duration::from_millis(20));
+        new.try_wait().unwrap().is_some()
+    });
+    let text = String::from_utf8(new.wait_with_output().unwrap().stdout).unwrap();
+    assert!(text.contains("watchpost/box/notice={\"schema\":\"watchpost.notice/1\""), "{text}");
+    let wrong = Process::new("mosquitto_pub")
+        .args(format!("-V 5 -u box -P wrong -h 127.0.0.1 -p {v5} -t x -m x").split(' '))
+        .output()
+        .unwrap();
+    assert!(!wrong.status.success());
+    tested.finish();
+    assert_eq!(old.next_of("watchpost/box/status").text(), "offline");
+}
+
+#[test]
+fn an_overflowing_spool_loses_exactly_what_it_counts() {
+    let port = free_port();
+    let state = TempDir::new().unwrap();
+    let tested = Box::start(&MqttConfig { spool_bytes: 50_000, ..config(port) }, state.path());
+    tested.notices(0..2000);
+    let (pending, dropped) = (tested.metrics.spool_pending.clone(), tested.metrics.spool_dropped.clone());
+    // One more than was given: the notice of the overflow.
+    wait_until("all are spooled or dropped", || pending.get() as u64 + dropped.get() == 2001);
+    assert!(tested.metrics.spool_bytes.get() <= 50_000);
+    let mut broker = Mosquitto::prepare(port);
+    broker.restart();
+    let subscriber = Subscriber::start(port, "watchpost/box/notice", None);
+    let metrics = tested.finish();
+    assert_eq!((metrics.spool_pending.get(), metrics.spool_bytes.get()), (0, 0));
+    wait_until("the last", || subscriber.messages.len() as u64 + metrics.spool_dropped.get() == 2001);
+    let seen: Vec<_> = subscriber.messages.try_iter().map(|message| notice(&message.body)).collect();
+    let overflows = seen.iter().filter(|notice| notice.kind == NoticeKind::SpoolOverflow).count();
+    assert_eq!(overflows, 1);
+    assert!(seen.windows(2).all(|pair| pair[0].seq < pair[1].seq));
+    assert!(seen.iter().any(|notice| notice.text == "n1999"));
+}
+
+#[test]
+fn a_retained_command_is_ignored_and_a_live_one_obeyed() {
+    for protocol in [MqttProtocol::V5, MqttProtocol::V4] {
+        let broker = Mosquitto::start(&[]);
+        let state = TempDir::new().unwrap();
+        let subscriber = Subscriber::start(broker.port(), "watchpost/#", None);
+        let set = "watchpost/box/cam/gate/enabled/set";
+        subscriber.publish(set, "OFF", true);
+        subscriber.next_of(set);
+        let tested = Box::start(&MqttConfig { protocol, ..config(broker.port()) }, state.path());
+        tested.wait_connected();
+        subscriber.next_of("watchpost/box/status");
+        subscriber.publish(set, "perhaps", false);
+        let refusal = notice(&subscriber.next_of("watchpost/box/notice").body);
+        assert_eq!((refusal.kind, refusal.camera.as_deref()), (NoticeKind::CommandRefused, Some("gate")));
+        subscriber.publish(set, "ON", false);
+        let on = Command::SetEnabled { camera: gate(), on: true };
+        assert_eq!(tested.commands.recv_timeout(PATIENCE), Ok(on), "and not OFF");
+        assert!(tested.commands.is_empty());
+        tested.finish();
+    }
+}
+
+#[test]
+fn a_message_refused_for_good_is_a_dead_letter_and_not_tried_for_ever() {
+    let mut broker = Mosquitto::prepare(free_port());
+    let acl = broker.dir().join("acl");
+    std::fs::write(&acl, "topic readwrite #\ntopic deny watchpost/box/notice\ntopic deny watchpost/box/info\n")
+        .unwrap();
+    let acl = format!("acl_file {}", acl.display());
+    broker.configure(&["allow_anonymous true", &acl]);
+    broker.restart();
+    let state = TempDir::new().unwrap();
+    let v5 = MqttConfig { protocol: MqttProtocol::V5, ..config(broker.port()) };
+    let tested = Box::start(&v5, state.path());
+    tested.wait_connected();
+    tested.notices(0..3);
+    // Three notices, and three about them.
+    wait_until("six dead letters", || tested.metrics.dead_letters.get() == 6);
+    wait_until("nothing pending", || tested.metrics.spool_pending.get() == 0);
+    tested.publisher.retain(tested.publisher.topics().info(), b"{}".to_vec());
+    wait_until("two more", || tested.metrics.dead_letters.get() == 8);
+    assert_eq!((tested.metrics.failures.get(), tested.metrics.connects.get()), (0, 1));
+    tested.finish();
+}
+
+#[test]
+fn a_frozen_broker_stalls_nobody_and_is_left() {
+    let broker = Mosquitto::start(&[]);
+    let state = TempDir::new().unwrap();
+    let v5 = MqttConfig { protocol: MqttProtocol::V5, ..config(broker.port()) };
+    let tested = Box::start(&v5, state.path());
+    tested.wait_connected();
+    broker.signal("STOP");
+    let started = Instant::now();
+    for n in 0..20_000 {
+        tested.publisher.detections(&gate(), &detections(n));
+    }
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+    assert!(tested.metrics.detections_dropped.get() > 0);
+    wait_until("the silence is noticed", || tested.metrics.failures.get() == 1);
+    broker.signal("CONT");
+    wait_until("a new connection", || tested.metrics.connects.get() == 2);
+    tested.finish();
+}
+
+#[test]
+fn a_damaged_spool_is_moved_aside_and_told_of() {
+    let broker = Mosquitto::start(&[]);
+    let state = TempDir::new().unwrap();
+    std::fs::write(state.path().join("spool.redb"), [0x5a; 9000]).unwrap();
+    let subscriber = Subscriber::start(broker.port(), "watchpost/box/notice", None);
+    let tested = Box::start(&config(broker.port()), state.path());
+    let told = notice(&subscriber.next().body);
+    assert_eq!(told.kind, NoticeKind::SpoolReset);
+    assert!(told.text.contains("spool.redb.corrupt-1"));
+    let identity = Identity { node: "box".to_owned(), boot: "0123ab".to_owned() };
+    let metrics = PublishMetrics::default();
+    let second = publish::start(&config(broker.port()), identity, state.path(), metrics, bounded(1).0).err();
+    assert!(matches!(second, Some(publish::PublishError::Spool { .. })));
+    tested.finish();
+}

@@ -1,0 +1,5 @@
+//! What several test binaries need: real brokers and the like. Each uses its own part.
+#![allow(dead_code)]
+
+pub mod certificates;
+pub mod mosquitto;
