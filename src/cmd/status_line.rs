@@ -57,11 +57,12 @@ fn line(report: &HealthReport) -> String {
         format!("batch {:.0} %", health.batch_fill * 100.0),
         (if report.mqtt_connected { "mqtt connected" } else { "mqtt away" }).to_owned(),
     ];
+    // In front, where a narrow terminal does not cut them off.
+    if health.overload {
+        parts.insert(0, "OVERLOAD".to_owned());
+    }
     if !health.ready {
         parts.insert(0, "not ready".to_owned());
-    }
-    if health.overload {
-        parts.push("OVERLOAD".to_owned());
     }
     parts.join(" · ")
 }
@@ -173,7 +174,7 @@ mod tests {
         assert_eq!(text, "2 cameras · 1 online · 148 fps · age p95 84 ms · batch 92 % · mqtt connected");
         report.health.overload = true;
         report.health.cameras = BTreeMap::new();
-        assert!(line(&report).starts_with("0 cameras") && line(&report).ends_with("OVERLOAD"));
+        assert!(line(&report).starts_with("OVERLOAD · 0 cameras · 0 online"));
     }
 
     #[test]

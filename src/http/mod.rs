@@ -45,7 +45,10 @@ pub struct Status {
 
 /// The latest status: written by the monitor about once a second, read by requests. Clones share.
 #[derive(Clone, Default)]
-pub struct Latest(Arc<RwLock<Option<(Instant, Arc<Status>)>>>);
+pub struct Latest(Arc<RwLock<Option<Found>>>);
+
+/// When a status was found, and the status.
+type Found = (Instant, Arc<Status>);
 
 impl Latest {
     /// Replaces the status by what was found at `now`.
@@ -56,7 +59,7 @@ impl Latest {
     }
 
     /// The status and when it was found; `None` before the first one.
-    fn get(&self) -> Option<(Instant, Arc<Status>)> {
+    fn get(&self) -> Option<Found> {
         self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

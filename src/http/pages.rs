@@ -10,7 +10,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
-use super::{Access, Latest, Status};
+use super::{Access, Found, Latest};
 use crate::metrics::Metrics;
 
 /// A status older than this means that the monitor hangs, which looks once a second.
@@ -83,7 +83,7 @@ async fn ready(State(shared): State<Shared>) -> Response {
     }
 }
 
-fn not_ready(latest: Option<(Instant, Arc<Status>)>, now: Instant) -> Option<String> {
+fn not_ready(latest: Option<Found>, now: Instant) -> Option<String> {
     let Some((at, status)) = latest else { return Some("starting".to_owned()) };
     let age = now.saturating_duration_since(at);
     if age > STALE {
