@@ -17,7 +17,7 @@ const ONE: u16 = 1 << BITS;
 #[derive(Debug, Default)]
 struct Axis {
     index: Vec<u32>,
-    weight: Vec<u16>,
+    weight: Vec<u32>,
 }
 
 impl Axis {
@@ -30,7 +30,7 @@ impl Axis {
             let index = (centre as u32).min(last);
             let weight = (centre - f64::from(index)) * f64::from(ONE);
             axis.index.push(index);
-            axis.weight.push(if length == 1 { 0 } else { weight.round() as u16 });
+            axis.weight.push(if length == 1 { 0 } else { weight.round() as u32 });
         }
         axis
     }
@@ -72,8 +72,14 @@ pub struct Writer {
 /// Scratch rows, reused.
 #[derive(Debug, Default)]
 struct Rows {
-    /// Blended source row, with weights of [`BITS`] bits.
-    blend: Vec<u16>,
+    /// Blended source rows of Y, U and V (NV12: Y, then U and V interleaved), with weights of [`BITS`] bits.
+    blend: [Vec<u16>; 3],
+    /// Of each source pixel: Y, with its right neighbour's in the upper half.
+    pairs: Vec<u32>,
+    /// Of each source pixel: U, with V in the upper half.
+    chroma: Vec<u32>,
+    /// What the output row's pixels picked: `pairs`, left `chroma`, right `chroma`.
+    picked: [Vec<u32>; 3],
     /// Y, U and V of the output row.
     yuv: [Vec<f32>; 3],
 }
@@ -118,7 +124,7 @@ impl Writer {
         }
         let at = self.plan(letterbox);
         let work = Picture { image, plan: &self.plans[at], transfer: &transfer, width: self.size.0 as usize };
-        pulp::Arch::new().dispatch(|| work.draw(&mut self.rows, &mut planes));
+        pulp::Arch::new().dispatch(Draw { work, rows: &mut self.rows, planes: &mut planes });
         for span in spans {
             let row = span.y as usize * self.size.0 as usize;
             for (plane, pad) in planes.iter_mut().zip(transfer.pad) {
@@ -184,6 +190,22 @@ struct Picture<'a> {
     width: usize,
 }
 
+/// The drawing as `pulp` wants it: a closure would be compiled apart, for the oldest processor.
+struct Draw<'a, 'p> {
+    work: Picture<'a>,
+    rows: &'a mut Rows,
+    planes: &'a mut [&'p mut [f32]; 3],
+}
+
+impl pulp::WithSimd for Draw<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _simd: S) {
+        self.work.draw(self.rows, self.planes);
+    }
+}
+
 impl Picture<'_> {
     #[inline(always)]
     fn draw(&self, rows: &mut Rows, planes: &mut [&mut [f32]; 3]) {
@@ -205,55 +227,76 @@ impl Picture<'_> {
     /// Y, U and V of output row `y`.
     #[inline(always)]
     fn resample(&self, y: usize, rows: &mut Rows) {
-        let [luma_y, u, v] = &mut rows.yuv;
+        let (luma, chroma) = (&self.plan.luma, &self.plan.chroma);
         let width = self.image.width as usize;
-        self.blend(0, &self.plan.luma[1], y, width, &mut rows.blend);
-        pick::<1>(&rows.blend, 0, &self.plan.luma[0], luma_y);
         let half = width.div_ceil(2);
+        let Rows { blend: [blend, u, v], pairs, chroma: joined, picked: [pair, left, right], yuv } = rows;
+        self.blend(0, &luma[1], y, width, blend);
+        join(&blend[..width - 1], &blend[1..], pairs);
+        // The last pixel has no right neighbour; it is picked only where it is the only one.
+        pairs.push(u32::from(blend[width - 1]));
         match self.image.format {
             PixelFormat::I420 => {
-                self.blend(1, &self.plan.chroma[1], y, half, &mut rows.blend);
-                pick::<1>(&rows.blend, 0, &self.plan.chroma[0], u);
-                self.blend(2, &self.plan.chroma[1], y, half, &mut rows.blend);
-                pick::<1>(&rows.blend, 0, &self.plan.chroma[0], v);
+                self.blend(1, &chroma[1], y, half, u);
+                self.blend(2, &chroma[1], y, half, v);
+                join(u, v, joined);
             }
             PixelFormat::Nv12 => {
-                self.blend(1, &self.plan.chroma[1], y, 2 * half, &mut rows.blend);
-                pick::<2>(&rows.blend, 0, &self.plan.chroma[0], u);
-                pick::<2>(&rows.blend, 1, &self.plan.chroma[0], v);
+                self.blend(1, &chroma[1], y, 2 * half, u);
+                joined.clear();
+                joined.extend(u.chunks_exact(2).map(|uv| u32::from(uv[0]) | u32::from(uv[1]) << 16));
             }
+        }
+        joined.push(joined[half - 1]);
+        pick(pairs, &luma[0].index, pair);
+        pick(joined, &chroma[0].index, left);
+        pick(&joined[1..], &chroma[0].index, right);
+        let [y, u, v] = yuv;
+        for ((out, pair), weight) in y.iter_mut().zip(&*pair).zip(&luma[0].weight) {
+            *out = mix(pair & 0xFFFF, pair >> 16, *weight);
+        }
+        let sides = left.iter().zip(&*right).zip(&chroma[0].weight);
+        for ((u, v), ((left, right), weight)) in u.iter_mut().zip(v).zip(sides) {
+            *u = mix(left & 0xFFFF, right & 0xFFFF, *weight);
+            *v = mix(left >> 16, right >> 16, *weight);
         }
     }
 
-    /// The two source rows around output row `y` of a plane, blended, as 8.7 fixed point. One value more than
-    /// `length` (a pixel's worth) is written, so that the last pixel has a neighbour.
+    /// The two source rows around output row `y` of a plane, blended, as 8.7 fixed point.
     #[inline(always)]
     fn blend(&self, plane: usize, axis: &Axis, y: usize, length: usize, out: &mut Vec<u16>) {
         let (bytes, stride) = (self.image.planes.plane(plane), self.image.strides[plane]);
         let first = axis.index[y] as usize * stride;
-        let weight = axis.weight[y];
-        out.resize(length + 2, 0);
+        let weight = axis.weight[y] as u16;
+        out.resize(length, 0);
         let above = &bytes[first..first + length];
         // The only row of a one-row picture has no neighbour, and its weight is 0.
         let below = if weight == 0 { above } else { &bytes[first + stride..first + stride + length] };
         for ((out, a), b) in out.iter_mut().zip(above).zip(below) {
             *out = u16::from(*a) * (ONE - weight) + u16::from(*b) * weight;
         }
-        out[length] = out[length - 1];
-        out[length + 1] = out[length - 1];
     }
 }
 
-/// The columns of a blended row, as 0..255. Pixels lie `STEP` values apart, the first at `offset`.
+/// Two rows side by side: `low` in the lower halves, `high` in the upper.
 #[inline(always)]
-fn pick<const STEP: usize>(row: &[u16], offset: usize, axis: &Axis, out: &mut [f32]) {
+fn join(low: &[u16], high: &[u16], out: &mut Vec<u32>) {
+    out.clear();
+    out.extend(low.iter().zip(high).map(|(low, high)| u32::from(*low) | u32::from(*high) << 16));
+}
+
+/// The only loop that jumps about in memory: one load a pixel and nothing else.
+#[inline(always)]
+fn pick(from: &[u32], index: &[u32], out: &mut Vec<u32>) {
+    out.clear();
+    out.extend(index.iter().map(|index| from[*index as usize]));
+}
+
+/// Two neighbours of 8.7 bits, mixed to 0..255.
+#[inline(always)]
+fn mix(left: u32, right: u32, weight: u32) -> f32 {
     const SCALE: f32 = 1.0 / (ONE as u32 * ONE as u32) as f32;
-    for ((out, index), weight) in out.iter_mut().zip(&axis.index).zip(&axis.weight) {
-        let at = *index as usize * STEP + offset;
-        let (left, right) = (u32::from(row[at]), u32::from(row[at + STEP]));
-        let weight = u32::from(*weight);
-        *out = (left * (u32::from(ONE) - weight) + right * weight) as f32 * SCALE;
-    }
+    (left * (u32::from(ONE) - weight) + right * weight).cast_signed() as f32 * SCALE
 }
 
 #[inline(always)]
