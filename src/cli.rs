@@ -106,7 +106,7 @@ pub struct BenchArgs {
     /// Configuration file; its cameras should be files with `pace = "fast"` and `repeat = true`.
     pub config: PathBuf,
     /// Seconds for each of the three measurements.
-    #[arg(long, default_value_t = 20)]
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub seconds: u64,
     /// Write the figures here as JSON too.
     #[arg(long, value_name = "FILE")]

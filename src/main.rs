@@ -9,7 +9,9 @@ fn main() -> ExitCode {
     match watchpost::cmd::run(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("watchpost: {}", failure.text);
+            for line in failure.text.lines() {
+                eprintln!("watchpost: {line}");
+            }
             ExitCode::from(failure.code as u8)
         }
     }

@@ -17,7 +17,7 @@ use crossbeam::channel::{Receiver, Sender, bounded};
 use openvino::{CompiledModel, Core, DeviceType, PropertyKey, RwPropertyKey};
 
 use super::{Backend, BackendError, Batch, ModelSpec};
-use crate::config::{Config, OpenvinoConfig, Precision};
+use crate::config::{Config, EngineConfig, OpenvinoConfig, Precision};
 use crate::engine::Manifest;
 use crate::frame::Frame;
 use crate::{process, worker};
@@ -40,16 +40,20 @@ pub struct Settings {
 impl Settings {
     /// From a checked configuration.
     pub fn new(config: &Config, manifest: &Manifest) -> Self {
+        Self { cache_dir: Some(config.state_dir.join("openvino")), ..Self::uncached(&config.engine, manifest) }
+    }
+
+    /// From a checked engine section.
+    pub fn uncached(engine: &EngineConfig, manifest: &Manifest) -> Self {
         let mut manifest = manifest.clone();
-        if let Some(model) = &config.engine.model {
+        if let Some(model) = &engine.model {
             manifest.model.clone_from(model);
             manifest.sha256 = None;
         }
         let thresholds = &mut manifest.thresholds;
-        thresholds.confidence = config.engine.confidence.unwrap_or(thresholds.confidence);
-        thresholds.nms = config.engine.nms.unwrap_or(thresholds.nms);
-        let cache_dir = Some(config.state_dir.join("openvino"));
-        Self { manifest, lanes: config.engine.batch, openvino: config.engine.openvino.clone(), cache_dir }
+        thresholds.confidence = engine.confidence.unwrap_or(thresholds.confidence);
+        thresholds.nms = engine.nms.unwrap_or(thresholds.nms);
+        Self { manifest, lanes: engine.batch, openvino: engine.openvino.clone(), cache_dir: None }
     }
 }
 
@@ -75,6 +79,8 @@ const LIBRARY_NAMES: [&str; 4] = [
     "/usr/lib/watchpost/openvino/libopenvino_c.so",
     "/opt/intel/openvino/runtime/lib/intel64/libopenvino_c.so",
 ];
+/// A function that only the library has.
+const LIBRARY_FUNCTION: &[u8] = b"ov_core_create";
 /// Environment variable that names the library.
 pub const LIBRARY_VARIABLE: &str = "WATCHPOST_OPENVINO";
 
@@ -89,21 +95,57 @@ pub fn load_library(configured: Option<&Path>) -> Result<(), BackendError> {
     let places = named.map_or_else(|| LIBRARY_NAMES.iter().map(PathBuf::from).collect(), |place| vec![place]);
     let mut failures = Vec::new();
     for place in places {
-        match openvino_sys::library::load_from(&place) {
+        match is_openvino(&place).and_then(|()| openvino_sys::library::load_from(&place)) {
             Ok(()) => return Ok(()),
-            Err(error) => failures.push(format!("{}: {error}", place.display())),
+            // The loader's words name the file, and so do those around them.
+            Err(error) => {
+                failures.push(error.rsplit("could not be opened: ").next().unwrap_or_default().to_owned())
+            }
         }
     }
-    let last = failures.last().cloned().unwrap_or_default();
+    // Of several places the first is the loader's own search, whose words say the most.
+    let first = failures.first().cloned().unwrap_or_default();
     Err(BackendError::Unavailable(format!(
-        "the OpenVINO library cannot be opened ({last}): run scripts/get-openvino, or set engine.openvino.library to \
-         libopenvino_c.so"
+        "the OpenVINO library cannot be opened ({first}): run scripts/get-openvino, or set engine.openvino.library or \
+         {LIBRARY_VARIABLE} to libopenvino_c.so"
     )))
+}
+
+/// Another library would be opened as gladly, and its first missing function be the end of the process.
+fn is_openvino(place: &Path) -> Result<(), String> {
+    if place.components().count() == 1 {
+        // Not a path: the loader looks for it.
+        return Ok(());
+    }
+    let bytes = std::fs::read(place).map_err(|e| format!("{}: {e}", place.display()))?;
+    if bytes.windows(LIBRARY_FUNCTION.len()).any(|window| window == LIBRARY_FUNCTION) {
+        return Ok(());
+    }
+    Err(format!("{} is not OpenVINO's C library", place.display()))
 }
 
 /// OpenVINO's version, for people; the library must be open.
 pub fn version() -> String {
     openvino::version().build_number
+}
+
+/// Library and model are there: a look before anything is started.
+///
+/// # Errors
+///
+/// [`BackendError::Unavailable`] where one of them is not.
+pub fn look(settings: &Settings) -> Result<(), BackendError> {
+    load_library(settings.openvino.library.as_deref())?;
+    check_model(settings)
+}
+
+/// The model's file is there and whole; needs no library.
+///
+/// # Errors
+///
+/// [`BackendError::Unavailable`] where it is not.
+pub fn check_model(settings: &Settings) -> Result<(), BackendError> {
+    model::check_file(&settings.manifest.model)
 }
 
 /// Library, model and manifest fit together on this machine: everything [`OpenVino::open`] does but to compile.
@@ -142,8 +184,26 @@ pub fn engine_alone(settings: &Settings, time: Duration) -> Result<(u64, Duratio
 fn start(settings: &Settings) -> Result<Core, BackendError> {
     load_library(settings.openvino.library.as_deref())?;
     let mut core = Core::new().map_err(|e| BackendError::Unavailable(format!("OpenVINO does not start: {e}")))?;
+    find_device(&core, &settings.openvino.device)?;
     configure(&mut core, &device(&settings.openvino.device), settings)?;
     Ok(core)
+}
+
+/// The device is on this machine. `AUTO` and the like find one themselves.
+fn find_device(core: &Core, name: &str) -> Result<(), BackendError> {
+    let devices = core.available_devices().map_err(|e| unavailable("the list of devices", &e))?;
+    let there: Vec<&str> = devices.iter().map(AsRef::as_ref).collect();
+    // OpenVINO lists one GPU as GPU, several as GPU.0, GPU.1; GPU means the first of them.
+    let plain = |device: &&str| device.split('.').next() == Some(name);
+    let first = name.strip_suffix(".0").is_some_and(|kind| there.contains(&kind));
+    if name.starts_with("AUTO") || first || there.contains(&name) || there.iter().any(plain) {
+        return Ok(());
+    }
+    Err(BackendError::Unavailable(format!(
+        "OpenVINO has no device {name} on this machine, only {}: set engine.openvino.device (--device) to one of these, or \
+         install the driver",
+        there.join(", ")
+    )))
 }
 
 fn compile(core: &mut Core, settings: &Settings) -> Result<(CompiledModel, Layout), BackendError> {

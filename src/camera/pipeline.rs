@@ -5,6 +5,7 @@
 
 use std::path::Path;
 
+use gio::prelude::TlsBackendExt;
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_app::AppSink;
@@ -31,6 +32,21 @@ pub enum CameraError {
     /// Retry slowly: the pipeline cannot be built as things are (plug-in, file, device missing).
     #[error("{0}")]
     Setup(String),
+    /// Retry slowly: the pipeline description must be corrected first.
+    #[error("{0}")]
+    Description(String),
+}
+
+impl CameraError {
+    /// The same, of something with a name.
+    pub fn of(self, name: &str) -> Self {
+        match self {
+            Self::Stream(text) => Self::Stream(format!("{name}: {text}")),
+            Self::Refused(text) => Self::Refused(format!("{name}: {text}")),
+            Self::Setup(text) => Self::Setup(format!("{name}: {text}")),
+            Self::Description(text) => Self::Description(format!("{name}: {text}")),
+        }
+    }
 }
 
 /// A pipeline with its two named elements.
@@ -60,7 +76,8 @@ pub fn description(name: &str) -> Result<String, CameraError> {
         None => std::fs::read_to_string(name).map_err(|e| {
             let known: Vec<_> = built_in_names().collect();
             let known = known.join(", ");
-            CameraError::Setup(format!("pipeline description `{name}`: {e}; give a file, or one of {known}"))
+            let text = format!("pipeline description `{name}`: {e}: give a text file, or one of {known}");
+            CameraError::Description(text)
         })?,
     };
     let structure = text.lines().filter(|line| !line.trim_start().starts_with('#'));
@@ -76,19 +93,19 @@ pub fn parse(name: &str) -> Result<Pipeline, CameraError> {
     let text = description(name)?;
     let mut context = gst::ParseContext::new();
     let flags = gst::ParseFlags::FATAL_ERRORS;
+    let wrong = |what: &str| {
+        CameraError::Description(format!(
+            "pipeline description `{name}`: {what}: correct it (pipelines/ has examples)"
+        ))
+    };
     let element = gst::parse::launch_full(&text, Some(&mut context), flags).map_err(|e| {
         let missing = context.missing_elements();
+        let missing: Vec<&str> = missing.iter().map(|m| m.as_str()).filter(|m| !is_installed(m)).collect();
         if missing.is_empty() {
-            return CameraError::Setup(format!("pipeline description `{name}`: {}", e.message()));
+            return wrong(e.message());
         }
-        let list: Vec<&str> = missing.iter().map(|m| m.as_str()).collect();
-        CameraError::Setup(format!(
-            "pipeline description `{name}` needs the missing GStreamer element(s) {}: install the plug-in package that \
-             has them (gst-inspect-1.0 lists what is there)",
-            list.join(", ")
-        ))
+        CameraError::Setup(format!("pipeline description `{name}`: {}", install(&missing)))
     })?;
-    let wrong = |what: &str| CameraError::Setup(format!("pipeline description `{name}`: {what}"));
     let pipeline = element.downcast::<gst::Pipeline>().map_err(|_| wrong("it holds a single element"))?;
     let source = pipeline.by_name("src").ok_or_else(|| wrong("no element has name=src"))?;
     let frames = pipeline
@@ -109,7 +126,8 @@ pub fn build(name: &str, source: &Source) -> Result<Pipeline, CameraError> {
         Source::Rtsp(rtsp) => set_rtsp(&parts.source, rtsp)?,
         Source::File { path, .. } => {
             if let Err(e) = std::fs::File::open(path) {
-                return Err(CameraError::Setup(format!("file {}: {e}", path.display())));
+                let text = format!("file {}: {e}: give the path of a video this user may read", path.display());
+                return Err(CameraError::Setup(text));
             }
             set(&parts.source, "location", path_text(path))?;
         }
@@ -127,28 +145,87 @@ pub fn build(name: &str, source: &Source) -> Result<Pipeline, CameraError> {
     Ok(parts)
 }
 
-/// Plug-ins that a description and a source need and that are not installed.
-///
-/// # Errors
-///
-/// The first thing missing, in words.
-pub fn check(name: &str, source: &Source) -> Result<(), CameraError> {
-    let _ = parse(name)?;
-    let needed: &[(&str, &str)] = match source {
-        Source::Rtsp(_) => &[
-            ("rtph264depay", "gstreamer1.0-plugins-good"),
-            ("h264parse", "gstreamer1.0-plugins-bad"),
-            ("avdec_h264", "gstreamer1.0-libav"),
-        ],
-        Source::File { .. } => &[("avdec_h264", "gstreamer1.0-libav"), ("qtdemux", "gstreamer1.0-plugins-good")],
-        Source::V4l2 { .. } | Source::Test { .. } => &[],
-    };
-    for (element, package) in needed {
-        if gst::ElementFactory::find(element).is_none() {
-            return Err(CameraError::Setup(format!("GStreamer element {element} is missing: install {package}")));
-        }
+/// All that keeps a description and a source from working on this machine: what is wrong with the description, which
+/// elements are missing (those that decoders are found by at run time too), whether file or device are there. Nothing
+/// is started.
+pub fn check(name: &str, source: &Source) -> Vec<CameraError> {
+    let mut problems: Vec<CameraError> = build(name, source).err().into_iter().collect();
+    if let Source::V4l2 { device } = source
+        && let Err(e) = std::fs::metadata(device)
+    {
+        let text = format!("device {}: {e}: connect the camera, or correct its url", device.display());
+        problems.push(CameraError::Setup(text));
     }
-    Ok(())
+    let chooses = description(name).is_ok_and(|text| text.contains("decodebin"));
+    let missing = if chooses { missing_decoders(source) } else { Vec::new() };
+    if !missing.is_empty() {
+        problems.push(CameraError::Setup(install(&missing)));
+    }
+    let tls = matches!(source, Source::Rtsp(rtsp) if rtsp.url.starts_with("rtsps"));
+    if tls && !gio::TlsBackend::default().supports_tls() {
+        problems.push(CameraError::Setup("rtsps needs TLS: install glib-networking".to_owned()));
+    }
+    problems
+}
+
+/// What `decodebin` and `rtspsrc` will look for themselves.
+fn missing_decoders(source: &Source) -> Vec<&'static str> {
+    let (elements, decoders): (&[_], &[_]) = match source {
+        Source::Rtsp(_) => (
+            &["rtpbin", "udpsrc", "rtph264depay", "rtph265depay", "h264parse", "h265parse"],
+            &[("video/x-h264", "avdec_h264"), ("video/x-h265", "avdec_h265")],
+        ),
+        Source::File { .. } => (&["qtdemux", "h264parse"], &[("video/x-h264", "avdec_h264")]),
+        Source::V4l2 { .. } => (&["jpegdec"], &[]),
+        Source::Test { .. } => (&[], &[]),
+    };
+    let mut missing: Vec<&str> = elements.iter().copied().filter(|element| !is_installed(element)).collect();
+    // Any decoder will do, the one named is the one that every distribution has.
+    missing.extend(decoders.iter().filter(|(media, _)| !is_decoded(media)).map(|(_, usual)| usual));
+    missing
+}
+
+fn is_installed(element: &str) -> bool {
+    gst::ElementFactory::find(element).is_some()
+}
+
+fn is_decoded(media: &str) -> bool {
+    let caps = gst::Caps::new_empty_simple(media);
+    let decoders = gst::ElementFactory::factories_with_type(gst::ElementFactoryType::DECODER, gst::Rank::MARGINAL);
+    decoders.iter().any(|decoder| decoder.can_sink_any_caps(&caps))
+}
+
+/// The sentence that tells how to get missing elements.
+fn install(missing: &[&str]) -> String {
+    let mut packages: Vec<&str> = missing.iter().filter_map(|element| package(element)).collect();
+    packages.sort_unstable();
+    packages.dedup();
+    let all_known = missing.iter().all(|element| package(element).is_some());
+    let other = "the GStreamer plug-in package that has them, or correct their names";
+    let what = match (packages.join(", "), all_known) {
+        (packages, true) => packages,
+        (packages, false) if packages.is_empty() => other.to_owned(),
+        (packages, false) => format!("{packages} and {other}"),
+    };
+    format!("GStreamer elements are missing ({}): install {what}", missing.join(", "))
+}
+
+/// The Debian and Ubuntu package of the elements that descriptions for this program are likely to name.
+fn package(element: &str) -> Option<&'static str> {
+    match element {
+        "filesrc" | "fakesink" | "queue" | "tee" | "identity" | "capsfilter" | "typefind" => {
+            Some("libgstreamer1.0-0")
+        }
+        "appsink" | "decodebin" | "decodebin3" | "uridecodebin" | "videoconvert" | "videoscale" | "videorate"
+        | "videotestsrc" => Some("gstreamer1.0-plugins-base"),
+        "rtspsrc" | "rtpbin" | "udpsrc" | "rtph264depay" | "rtph265depay" | "rtpjpegdepay" | "qtdemux"
+        | "matroskademux" | "v4l2src" | "jpegdec" | "videocrop" | "videoflip" => Some("gstreamer1.0-plugins-good"),
+        "h264parse" | "h265parse" | "nvh264dec" | "nvh265dec" | "vah264dec" | "vah265dec" => {
+            Some("gstreamer1.0-plugins-bad")
+        }
+        _ if element.starts_with("avdec_") => Some("gstreamer1.0-libav"),
+        _ => None,
+    }
 }
 
 fn path_text(path: &Path) -> String {
@@ -159,8 +236,9 @@ fn path_text(path: &Path) -> String {
 fn set(element: &gst::Element, property: &str, value: impl Into<gst::glib::Value>) -> Result<(), CameraError> {
     if !element.has_property(property) {
         let kind = element.factory().map(|f| f.name().to_string()).unwrap_or_default();
-        return Err(CameraError::Setup(format!(
-            "the description's `src` is {kind}, which has no `{property}`: it does not fit the camera's url"
+        return Err(CameraError::Description(format!(
+            "the description's `{}` is {kind}, which has no `{property}`: give a description that fits the camera's url",
+            element.name()
         )));
     }
     element.set_property_from_value(property, &value.into());
@@ -219,17 +297,19 @@ fn set_tls(src: &gst::Element, rtsp: &RtspSource) -> Result<(), CameraError> {
 }
 
 fn set_test(parts: &Pipeline, size: (u32, u32), fps: u32, pattern: &str) -> Result<(), CameraError> {
-    let wrong = |what: String| CameraError::Setup(what);
+    let wrong = |text: String| Err(CameraError::Description(text));
+    if !parts.source.has_property("pattern") {
+        return set(&parts.source, "pattern", pattern);
+    }
     let class = parts.source.property_value("pattern").type_();
     let known = gst::glib::EnumClass::with_type(class).is_some_and(|c| c.value_by_nick(pattern).is_some());
     if !known {
-        return Err(wrong(format!("pattern {pattern} is unknown: gst-inspect-1.0 videotestsrc lists them")));
+        return wrong(format!("pattern {pattern} is unknown: gst-inspect-1.0 videotestsrc lists them"));
     }
     parts.source.set_property_from_str("pattern", pattern);
-    let filter = parts
-        .pipeline
-        .by_name("size")
-        .ok_or_else(|| wrong("the description has no capsfilter name=size".to_owned()))?;
+    let Some(filter) = parts.pipeline.by_name("size") else {
+        return wrong("the description has no capsfilter name=size: add one after its `src`".to_owned());
+    };
     let caps = gst::Caps::builder("video/x-raw")
         .field("width", size.0 as i32)
         .field("height", size.1 as i32)
@@ -252,24 +332,73 @@ fn set_decoder(element: &gst::Element) {
 
 /// A bus error in words, by what may be done about it.
 pub fn stream_error(error: &gst::message::Error) -> CameraError {
-    let reason = error.error();
-    let debug = error.debug().unwrap_or_default();
+    fault(&error.error(), &error.debug().unwrap_or_default())
+}
+
+fn fault(reason: &gst::glib::Error, debug: &str) -> CameraError {
     let text = reason.message().trim_end_matches('.').to_owned();
-    // rtspsrc reports a missing or wrong password as 401 in the debug text with a generic code on some versions.
+    // On some versions rtspsrc reports a wrong password with a generic code. The number alone may stand in codec data.
     let refused = reason.matches(gst::ResourceError::NotAuthorized)
-        || debug.contains("401")
+        || debug.contains("(401)")
         || debug.contains("Unauthorized");
     if refused {
         return CameraError::Refused(
             "the camera refused the user or password: correct them in the configuration".to_owned(),
         );
     }
-    if reason.matches(gst::CoreError::MissingPlugin) || reason.matches(gst::StreamError::CodecNotFound) {
-        return CameraError::Setup(format!("{text}: install the GStreamer plug-in for this codec"));
+    if debug.contains("gst_rtspsrc") && reason.matches(gst::StreamError::CodecNotFound) {
+        let text =
+            "the camera offers no video over this transport: correct the path in the url, or change transport";
+        return CameraError::Stream(text.to_owned());
     }
+    if reason.matches(gst::CoreError::MissingPlugin) || reason.matches(gst::StreamError::CodecNotFound) {
+        // "Missing decoder: H.264 (Main Profile) (video/x-h264, …)": the caps are long.
+        let missing = debug.lines().find_map(|line| line.strip_prefix("Missing "));
+        let missing = missing.map(|what| what.split(" (video/").next().unwrap_or(what));
+        let what = missing.map_or(text, |what| format!("GStreamer has no {what}"));
+        return CameraError::Setup(format!("{what}: install the plug-in for it (gstreamer1.0-libav has most)"));
+    }
+    // The first line says where in GStreamer's source the error was raised.
+    let detail = debug.lines().skip(1).last().unwrap_or_default().trim().trim_end_matches('.');
+    let text = if detail.is_empty() || detail == text { text } else { format!("{text} ({detail})") };
     let tls = debug.contains("TLS") || debug.contains("certificate");
-    let hint = if tls { " (TLS: give the camera's ca_file, or tls_verify = false)" } else { "" };
-    let detail = debug.lines().last().unwrap_or_default().trim();
-    let detail = if detail.is_empty() || detail == text { String::new() } else { format!(" ({detail})") };
-    CameraError::Stream(format!("{text}{detail}{hint}"))
+    let next = if tls {
+        ": give the camera's ca_file, or tls_verify = false"
+    } else if reason.matches(gst::ResourceError::NotFound) {
+        ": correct the path in the url"
+    } else if reason.is::<gst::ResourceError>() {
+        ": check the address, and that the camera is on"
+    } else if reason.matches(gst::StreamError::TypeNotFound) || reason.matches(gst::StreamError::WrongType) {
+        ": it is no video or picture that GStreamer knows, give another"
+    } else {
+        ""
+    };
+    CameraError::Stream(format!("{text}{next}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codec_data_with_401_in_it_is_no_refused_password() {
+        let reason =
+            gst::glib::Error::new(gst::CoreError::MissingPlugin, "Your installation is missing a plug-in.");
+        let debug = "gstdecodebin2.c(4704): gst_decode_bin_expose ():\nno suitable plugins found:\n\
+            Missing decoder: H.264 (Main Profile) (video/x-h264, codec_data=(buffer)014d401fffe1)\n";
+        let words = "GStreamer has no decoder: H.264 (Main Profile): install the plug-in for it (gstreamer1.0-libav has most)";
+        assert_eq!(fault(&reason, debug), CameraError::Setup(words.to_owned()));
+    }
+
+    #[test]
+    fn refused_passwords_in_either_shape() {
+        let named = gst::glib::Error::new(gst::ResourceError::NotAuthorized, "Not authorised.");
+        let generic = gst::glib::Error::new(gst::ResourceError::OpenReadWrite, "Could not open resource.");
+        for (reason, debug) in [(&named, ""), (&generic, "gstrtspsrc.c(1): f ():\nUnauthorized (401)")] {
+            assert!(matches!(fault(reason, debug), CameraError::Refused(_)), "{debug}");
+        }
+        let dead = fault(&generic, "gstrtspsrc.c(1): f ():\nFailed to connect. (Generic error)");
+        let words = "Could not open resource (Failed to connect. (Generic error)): check the address, and that the camera is on";
+        assert_eq!(dead, CameraError::Stream(words.to_owned()));
+    }
 }

@@ -12,8 +12,10 @@ use super::pipeline::{self, CameraError, Pipeline};
 use crate::config::{Pace, Source};
 use crate::frame::{CameraId, Captured, ClockSource, Frame, FrameInfo};
 
-/// A picture is decoded in well under this, or not at all.
-const STILL_LIMIT: gst::ClockTime = gst::ClockTime::from_seconds(20);
+/// The first frame comes in well under this, or not at all.
+const FIRST_LIMIT: Duration = Duration::from_secs(20);
+/// Between two looks for errors.
+const LOOK_EVERY: gst::ClockTime = gst::ClockTime::from_mseconds(100);
 
 /// Stops its pipeline when dropped.
 struct Started(Pipeline);
@@ -30,12 +32,28 @@ impl Drop for Started {
 ///
 /// A sentence naming the file.
 pub fn still(path: &Path) -> Result<Frame, CameraError> {
-    let named = |e: CameraError| CameraError::Setup(format!("{}: {e}", path.display()));
+    let named = |e: CameraError| e.of(&path.display().to_string());
     let source = Source::File { path: path.to_path_buf(), pace: Pace::Fast, repeat: false };
     let started = Started(pipeline::build("file", &source)?);
     let _ = started.0.pipeline.set_state(gst::State::Playing); // a failure is on the bus, in words
-    let sample = started.0.frames.try_pull_sample(STILL_LIMIT).ok_or_else(|| named(why_no_frame(&started.0)))?;
-    frame(&sample).map_err(named)
+    first_sample(&started.0).and_then(|sample| frame(&sample)).map_err(named)
+}
+
+/// The first frame, or why there is none.
+fn first_sample(parts: &Pipeline) -> Result<gst::Sample, CameraError> {
+    let start = Instant::now();
+    loop {
+        if let Some(sample) = parts.frames.try_pull_sample(LOOK_EVERY) {
+            return Ok(sample);
+        }
+        let message = parts.pipeline.bus().and_then(|bus| bus.pop_filtered(&[gst::MessageType::Error]));
+        if let Some(gst::MessageView::Error(error)) = message.as_ref().map(|m| m.view()) {
+            return Err(pipeline::stream_error(error));
+        }
+        if start.elapsed() > FIRST_LIMIT || parts.frames.is_eos() {
+            return Err(CameraError::Stream("no frame came: give a picture or a video stream".to_owned()));
+        }
+    }
 }
 
 fn frame(sample: &gst::Sample) -> Result<Frame, CameraError> {
@@ -53,14 +71,6 @@ fn frame(sample: &gst::Sample) -> Result<Frame, CameraError> {
         size: (info.width(), info.height()),
     };
     Ok(Frame { info: info_of_frame, image: memory::image(buffer, &info)?, mask: None })
-}
-
-fn why_no_frame(parts: &Pipeline) -> CameraError {
-    let message = parts.pipeline.bus().and_then(|bus| bus.pop_filtered(&[gst::MessageType::Error]));
-    match message.as_ref().map(|m| m.view()) {
-        Some(gst::MessageView::Error(error)) => pipeline::stream_error(error),
-        _ => CameraError::Stream("it holds no frame".to_owned()),
-    }
 }
 
 /// What a source turned out to deliver.
@@ -88,24 +98,12 @@ pub fn watch(name: &str, source: &Source, duration: Duration, jpeg: &PathBuf) ->
     let started = Started(pipeline::build(name, source)?);
     let clocks = super::sink::watch_clock(&started.0.source);
     let _ = started.0.pipeline.set_state(gst::State::Playing); // a failure is on the bus, in words
-    let sample = loop {
-        if let Some(sample) = started.0.frames.try_pull_sample(gst::ClockTime::from_mseconds(100)) {
-            break sample;
-        }
-        let bus = started.0.pipeline.bus();
-        let message = bus.and_then(|bus| bus.pop_filtered(&[gst::MessageType::Error]));
-        if let Some(gst::MessageView::Error(error)) = message.as_ref().map(|m| m.view()) {
-            return Err(pipeline::stream_error(error));
-        }
-        if start.elapsed() > Duration::from_secs(20) || started.0.frames.is_eos() {
-            return Err(CameraError::Stream("no frame came: is it a video stream?".to_owned()));
-        }
-    };
+    let sample = first_sample(&started.0)?;
     let (first, caps) = (Instant::now(), sample.caps().map(ToString::to_string).unwrap_or_default());
     save_jpeg(&sample, jpeg)?;
     let (mut frames, mut last) = (0, first);
     while first.elapsed() < duration && !started.0.frames.is_eos() {
-        if started.0.frames.try_pull_sample(gst::ClockTime::from_mseconds(100)).is_some() {
+        if started.0.frames.try_pull_sample(LOOK_EVERY).is_some() {
             (frames, last) = (frames + 1, Instant::now());
         }
     }
@@ -115,7 +113,9 @@ pub fn watch(name: &str, source: &Source, duration: Duration, jpeg: &PathBuf) ->
 }
 
 fn save_jpeg(sample: &gst::Sample, path: &PathBuf) -> Result<(), CameraError> {
-    let fail = |e: &dyn std::fmt::Display| CameraError::Setup(format!("picture {}: {e}", path.display()));
+    let fail = |e: &dyn std::fmt::Display| {
+        CameraError::Setup(format!("picture {}: {e}: give another with --jpeg", path.display()))
+    };
     let caps = gst::Caps::new_empty_simple("image/jpeg");
     let limit = Some(gst::ClockTime::from_seconds(10));
     let picture = gstreamer_video::convert_sample(sample, &caps, limit).map_err(|e| fail(&e))?;

@@ -1,38 +1,96 @@
-//! `check`: every problem of a configuration and of this machine, at once.
+//! `check`: every problem of a configuration, its manifest and this machine, at once.
 
 use std::path::Path;
 
-use crate::backend::openvino;
+use crate::backend::openvino::{self, Settings};
 use crate::camera::pipeline;
 use crate::cli::{Code, Failure};
-use crate::config::Config;
+use crate::config::{self, CameraConfig, EngineConfig};
 use crate::engine::Manifest;
 
-/// Reads the configuration, then looks for what it needs on this machine.
+/// Reads the configuration, then looks for what it needs on this machine, as far as it can be read.
 pub fn run(path: &Path) -> Result<(), Failure> {
-    let (config, manifest) = super::load(path)?;
-    super::start_gstreamer()?;
-    let missing = missing(&config, &manifest);
-    if !missing.is_empty() {
-        return Err(Failure::new(Code::Unavailable, format!("{}:\n{}", path.display(), missing.join("\n"))));
+    let mut found = config::inspect(path);
+    let (engine, sound) = (found.engine.take(), std::mem::take(&mut found.cameras));
+    let mut problems = Problems::default();
+    let config = found.into_config().map_err(|all| Failure::new(Code::Config, super::listed(path, &all.0)));
+    let config = problems.keep(config);
+    if problems.keep(super::start_gstreamer()).is_some() {
+        cameras(path, &sound, &mut problems);
     }
-    let cameras = config.cameras.len();
-    println!("{}: good: node {}, {cameras} camera(s), model {}", path.display(), config.node, manifest.name);
+    let manifest = engine.as_ref().and_then(|engine| problems.keep(super::manifest(&engine.manifest)));
+    if let (Some(engine), Some(manifest)) = (&engine, &manifest) {
+        backend(path, engine, manifest, &mut problems);
+    }
+    if let Some(config) = &config {
+        problems.keep(state_dir(path, &config.state_dir));
+    }
+    problems.into_result()?;
+    // Both are there where there is no problem.
+    if let (Some(config), Some(manifest)) = (config, manifest) {
+        let (path, node, cameras, model) = (path.display(), config.node, config.cameras.len(), manifest.name);
+        println!("{path}: good: node {node}, {cameras} camera(s), model {model}");
+    }
     Ok(())
 }
 
-/// What this machine lacks, a sentence each.
-fn missing(config: &Config, manifest: &Manifest) -> Vec<String> {
-    let mut missing = Vec::new();
-    for camera in &config.cameras {
-        if let Err(error) = pipeline::check(&camera.pipeline, &camera.source) {
-            missing.push(format!("camera[{}]: {error}", camera.id));
+/// What was found so far.
+#[derive(Default)]
+struct Problems(Vec<Failure>);
+
+impl Problems {
+    fn add(&mut self, failure: Failure) {
+        self.0.push(failure);
+    }
+
+    /// What is good of a result; else the failure is kept.
+    fn keep<T>(&mut self, result: Result<T, Failure>) -> Option<T> {
+        result.map_err(|failure| self.add(failure)).ok()
+    }
+
+    /// A wrong configuration outweighs what a machine lacks: only the latter may come by itself.
+    fn into_result(self) -> Result<(), Failure> {
+        let wrong = self.0.iter().find(|failure| failure.code == Code::Config);
+        let Some(code) = wrong.or(self.0.first()).map(|failure| failure.code) else { return Ok(()) };
+        let mut texts: Vec<String> = self.0.into_iter().map(|failure| failure.text).collect();
+        texts.dedup();
+        Err(Failure::new(code, texts.join("\n")))
+    }
+}
+
+fn cameras(path: &Path, cameras: &[CameraConfig], problems: &mut Problems) {
+    for camera in cameras {
+        for error in pipeline::check(&camera.pipeline, &camera.source) {
+            let failure = Failure::from(error);
+            let text = format!("{}: camera[{}]: {}", path.display(), camera.id, failure.text);
+            problems.add(Failure { text, ..failure });
         }
     }
-    let settings = openvino::Settings::new(config, manifest);
-    if let Err(error) = openvino::check(&settings) {
-        missing.push(format!("engine: {error}"));
+}
+
+fn backend(path: &Path, engine: &EngineConfig, manifest: &Manifest, problems: &mut Problems) {
+    let settings = Settings::uncached(engine, manifest);
+    let mut add = |error| {
+        let failure = Failure::from(error);
+        let text = format!("{}: engine: {}", path.display(), failure.text);
+        problems.add(Failure { text, ..failure });
+    };
+    // A model that is not there is a problem of its own where the library is not there either.
+    match openvino::load_library(engine.openvino.library.as_deref()) {
+        Ok(()) => openvino::check(&settings).err().into_iter().for_each(add),
+        Err(error) => {
+            add(error);
+            openvino::check_model(&settings).err().into_iter().for_each(add);
+        }
     }
-    missing.dedup();
-    missing
+}
+
+/// The folder is there or can be made, as far as a look tells.
+fn state_dir(path: &Path, folder: &Path) -> Result<(), Failure> {
+    let Some(there) = folder.ancestors().find(|ancestor| ancestor.exists()) else { return Ok(()) };
+    if there.is_dir() {
+        return Ok(());
+    }
+    let (path, there) = (path.display(), there.display());
+    Err(Failure::new(Code::Spool, format!("{path}: state_dir: {there} is not a folder: give another path")))
 }

@@ -30,6 +30,11 @@ pub fn run(args: &DetectArgs, console: &Console) -> Result<(), Failure> {
     super::start_gstreamer()?;
     let settings = settings(args)?;
     let pictures = pictures(&args.images)?;
+    if let Some(path) = &args.coco {
+        check_output(path)?;
+        // Here and not when their turn comes: the work would be for nothing.
+        pictures.iter().try_for_each(|picture| image_id(picture).map(drop))?;
+    }
     let (wake, woken) = bounded(1);
     let mut backend = OpenVino::open(&settings, wake)?;
     tracing::info!("{} over {} picture(s)", backend.spec().runtime, pictures.len());
@@ -53,7 +58,7 @@ pub fn run(args: &DetectArgs, console: &Console) -> Result<(), Failure> {
         Ok(true)
     };
     for path in &pictures {
-        let frame = probe::still(path)?;
+        let frame = probe::still(path).map_err(|e| Failure::new(Code::Config, e))?;
         while waiting.len() == backend.spec().in_flight {
             if !collect(&mut backend, &mut waiting)? {
                 let _ = woken.recv();
@@ -81,13 +86,7 @@ impl Report<'_> {
     fn picture(&mut self, path: &Path, size: (u32, u32), found: &[Detection]) -> Result<(), Failure> {
         let labels = &self.manifest.labels;
         if let Some(results) = &mut self.results {
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            let id = coco::image_id(&name).ok_or_else(|| {
-                let text =
-                    format!("{}: its name has no COCO image id: name it like 000000397133.jpg", path.display());
-                Failure::new(Code::Config, text)
-            })?;
-            results.extend(coco::results(id, size, found, labels));
+            results.extend(coco::results(image_id(path)?, size, found, labels));
             return Ok(());
         }
         println!("{} {}x{}", path.display(), size.0, size.1);
@@ -102,10 +101,31 @@ impl Report<'_> {
     fn write(&self, path: Option<&Path>) -> Result<(), Failure> {
         let Some((path, results)) = path.zip(self.results.as_ref()) else { return Ok(()) };
         let text = serde_json::to_string(results).map_err(|e| Failure::new(Code::Internal, e))?;
-        std::fs::write(path, text).map_err(|e| Failure::new(Code::Config, format!("{}: {e}", path.display())))?;
+        std::fs::write(path, text).map_err(|e| {
+            Failure::new(Code::Config, format!("--coco {}: {e}: give another file", path.display()))
+        })?;
         println!("{} detections written to {}", results.len(), path.display());
         Ok(())
     }
+}
+
+/// The COCO image id in a picture's name.
+fn image_id(path: &Path) -> Result<u64, Failure> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    coco::image_id(&name).ok_or_else(|| {
+        let text = format!("{}: its name has no COCO image id: name it like 000000397133.jpg", path.display());
+        Failure::new(Code::Config, text)
+    })
+}
+
+/// The folder of the results is there.
+fn check_output(path: &Path) -> Result<(), Failure> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if folder.is_dir() && !path.is_dir() {
+        return Ok(());
+    }
+    let text = format!("--coco {}: give a file in a folder that is there", path.display());
+    Err(Failure::new(Code::Config, text))
 }
 
 fn settings(args: &DetectArgs) -> Result<Settings, Failure> {
@@ -118,8 +138,14 @@ fn settings(args: &DetectArgs) -> Result<Settings, Failure> {
     if args.coco.is_some() {
         (limits.confidence, limits.nms, limits.max_candidates) = (COCO_CONFIDENCE, COCO_NMS, COCO_CANDIDATES);
     }
-    limits.confidence = args.confidence.unwrap_or(limits.confidence);
-    limits.nms = args.nms.unwrap_or(limits.nms);
+    for (option, given, limit) in
+        [("confidence", args.confidence, &mut limits.confidence), ("nms", args.nms, &mut limits.nms)]
+    {
+        *limit = given.unwrap_or(*limit);
+        if !(0.0..=1.0).contains(limit) {
+            return Err(Failure::new(Code::Config, format!("--{option} {limit}: give a number from 0 to 1")));
+        }
+    }
     let precision = match args.precision.as_str() {
         "auto" => Precision::Auto,
         "f32" => Precision::F32,
@@ -145,7 +171,9 @@ fn settings(args: &DetectArgs) -> Result<Settings, Failure> {
 fn pictures(named: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
     let mut pictures = Vec::new();
     for path in named {
-        let fail = |e: std::io::Error| Failure::new(Code::Config, format!("{}: {e}", path.display()));
+        let fail = |e: std::io::Error| {
+            Failure::new(Code::Config, format!("{}: {e}: give a picture, or a folder of them", path.display()))
+        };
         if !std::fs::metadata(path).map_err(fail)?.is_dir() {
             pictures.push(path.clone());
             continue;
@@ -162,7 +190,8 @@ fn pictures(named: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
         pictures.append(&mut inside);
     }
     if pictures.is_empty() {
-        let text = format!("no pictures ({}) in what was named", ENDINGS.join(", "));
+        let folders: Vec<String> = named.iter().map(|path| path.display().to_string()).collect();
+        let text = format!("{}: no pictures in it: give a folder with {}", folders.join(", "), ENDINGS.join(", "));
         return Err(Failure::new(Code::Config, text));
     }
     Ok(pictures)

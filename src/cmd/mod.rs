@@ -16,9 +16,9 @@ use crossbeam::channel::Sender;
 use crate::backend::BackendError;
 use crate::camera::CameraError;
 use crate::cli::{Cli, Code, Command, Failure};
-use crate::config::{self, Config};
+use crate::config::{self, Config, Problem, WHOLE_FILE};
 use crate::daemon::Surroundings;
-use crate::engine::Manifest;
+use crate::engine::{Manifest, ManifestError};
 use crate::publish::{self, Identity, PublishError, Publisher};
 use crate::{camera, logging};
 
@@ -41,14 +41,26 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
 
 /// A checked configuration and its manifest.
 fn load(path: &Path) -> Result<(Config, Manifest), Failure> {
-    let config = config::load(path)
-        .map_err(|problems| Failure::new(Code::Config, format!("{}:\n{problems}", path.display())))?;
+    let config = config::load(path).map_err(|problems| Failure::new(Code::Config, listed(path, &problems.0)))?;
     let manifest = manifest(&config.engine.manifest)?;
     Ok((config, manifest))
 }
 
 fn manifest(path: &Path) -> Result<Manifest, Failure> {
-    Manifest::load(path).map_err(|e| Failure::new(Code::Config, e))
+    Manifest::load(path).map_err(|e| match e {
+        ManifestError::Invalid { path, problems } => Failure::new(Code::Config, listed(&path, &problems.0)),
+        ManifestError::Read { .. } | ManifestError::Sha256 { .. } => Failure::new(Code::Config, e),
+    })
+}
+
+/// A line a problem, each with the file's name.
+fn listed(file: &Path, problems: &[Problem]) -> String {
+    let line = |problem: &Problem| {
+        let line = problem.line.map(|line| format!("line {line}: ")).unwrap_or_default();
+        let setting = if problem.path == WHOLE_FILE { String::new() } else { format!("{}: ", problem.path) };
+        format!("{}: {line}{setting}{}", file.display(), problem.text)
+    };
+    problems.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 fn start_gstreamer() -> Result<(), Failure> {
@@ -68,7 +80,11 @@ impl From<BackendError> for Failure {
 
 impl From<CameraError> for Failure {
     fn from(error: CameraError) -> Self {
-        Self::new(Code::Unavailable, error)
+        let code = match error {
+            CameraError::Description(_) => Code::Config,
+            CameraError::Stream(_) | CameraError::Refused(_) | CameraError::Setup(_) => Code::Unavailable,
+        };
+        Self::new(code, error)
     }
 }
 
@@ -80,7 +96,7 @@ fn start_publisher(
     commands: Sender<publish::Command>,
 ) -> Result<(Publisher, publish::Running), Failure> {
     std::fs::create_dir_all(folder).map_err(|e| {
-        let text = format!("state_dir {}: {e}; create it, or set state_dir to a writable folder", folder.display());
+        let text = format!("state_dir {}: {e}: create it, or set state_dir to a writable folder", folder.display());
         Failure::new(Code::Spool, text)
     })?;
     let identity = Identity { node: config.node.clone(), boot: around.boot.clone() };

@@ -9,14 +9,18 @@ use crate::config::{self, Source, Transport};
 /// Connects, watches, saves one picture, prints what was found.
 pub fn run(args: &ProbeArgs) -> Result<(), Failure> {
     super::start_gstreamer()?;
-    let (pipeline, mut source) =
-        config::parse_source(&args.url, Path::new(".")).map_err(|text| Failure::new(Code::Config, text))?;
+    let (pipeline, mut source) = config::parse_source(&args.url, Path::new("."))
+        .map_err(|text| Failure::new(Code::Config, format!("the address: {text}")))?;
     if let Source::Rtsp(rtsp) = &mut source {
         rtsp.transport = if args.udp { Transport::Udp } else { Transport::Tcp };
         rtsp.ca_file.clone_from(&args.ca_file);
         rtsp.verify = !args.insecure;
     }
-    let found = probe::watch(&pipeline, &source, args.duration, &args.jpeg)?;
+    let name = match &source {
+        Source::Rtsp(rtsp) => &rtsp.url,
+        _ => &args.url,
+    };
+    let found = probe::watch(&pipeline, &source, args.duration, &args.jpeg).map_err(|e| e.of(name))?;
     println!("first frame after {:.2} s", found.first_frame.as_secs_f64());
     println!("caps   {}", found.caps);
     if found.frames > 0 {

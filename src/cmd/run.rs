@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crossbeam::channel::{Receiver, bounded};
 
 use super::status_line::StatusLine;
+use crate::backend::openvino::{self, Settings};
 use crate::cli::{Code, Failure};
 use crate::config::Config;
 use crate::daemon::{self, Graph, Surroundings};
@@ -36,6 +37,7 @@ const HUNG: Duration = Duration::from_secs(15);
 pub fn run(path: &Path, console: &Console) -> Result<(), Failure> {
     let (config, manifest) = super::load(path)?;
     super::start_gstreamer()?;
+    openvino::look(&Settings::new(&config, &manifest))?;
     let signals = signal::listen().map_err(|e| Failure::new(Code::Internal, format!("signals: {e}")))?;
     let around =
         Surroundings { boot: super::boot(), metrics: Arc::new(Metrics::default()), board: Board::default() };
@@ -43,7 +45,7 @@ pub fn run(path: &Path, console: &Console) -> Result<(), Failure> {
     let server = match config.http.enabled {
         true => Some(
             http::start(&config.http, Arc::clone(&around.metrics), latest.clone())
-                .map_err(|e| Failure::new(Code::Config, e))?,
+                .map_err(|e| Failure::new(Code::Unavailable, e))?,
         ),
         false => None,
     };

@@ -12,10 +12,13 @@ use toml::de::DeTable;
 
 use self::files::Host;
 use super::report::{Report, Section};
-use super::{Config, resolve, shape};
+use super::{CameraConfig, Config, EngineConfig, resolve, shape};
 
 /// Hex digits of [`Config::hash`].
 const HASH_DIGITS: usize = 12;
+
+/// [`Problem::path`] of what is wrong with a file as a whole.
+pub const WHOLE_FILE: &str = "(file)";
 
 /// One thing wrong with a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,28 +48,70 @@ impl fmt::Display for Problems {
 
 impl std::error::Error for Problems {}
 
+/// A configuration as far as it can be read.
+pub struct Inspection {
+    /// Everything wrong with it.
+    pub problems: Vec<Problem>,
+    /// The engine, where its section is sound.
+    pub engine: Option<EngineConfig>,
+    /// The cameras that are sound.
+    pub cameras: Vec<CameraConfig>,
+    /// The whole, where every part is sound.
+    pub(super) config: Option<Config>,
+}
+
+impl Inspection {
+    /// The configuration.
+    ///
+    /// # Errors
+    ///
+    /// Every problem found.
+    pub fn into_config(self) -> Result<Config, Problems> {
+        match self.config {
+            Some(config) if self.problems.is_empty() => Ok(config),
+            _ => Err(Problems(self.problems)),
+        }
+    }
+
+    fn unreadable(problems: Vec<Problem>) -> Self {
+        Self { problems, engine: None, cameras: Vec::new(), config: None }
+    }
+}
+
 /// Reads and checks the configuration at `path`.
 ///
 /// # Errors
 ///
 /// Every problem found, with its line and path.
 pub fn load(path: &Path) -> Result<Config, Problems> {
-    let name = path.display().to_string();
-    let alone = |line: Option<usize>, text: String| Problems(vec![Problem { line, path: name.clone(), text }]);
-    let (bytes, world_writable) = files::config(path)
-        .map_err(|text| alone(None, format!("{text}: give the path of a configuration file")))?;
-    let text = String::from_utf8(bytes).map_err(|error| {
-        let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-        let line = 1 + good.iter().filter(|b| **b == b'\n').count();
-        alone(Some(line), "this line is not UTF-8 text: save the file as UTF-8".to_owned())
-    })?;
-    let parsed = parse(&text, path.parent().unwrap_or(Path::new("")));
-    if !world_writable {
-        return parsed;
+    inspect(path).into_config()
+}
+
+/// Reads the configuration at `path` as far as that is possible.
+pub fn inspect(path: &Path) -> Inspection {
+    let whole = |line: Option<usize>, text: String| Problem { line, path: WHOLE_FILE.to_owned(), text };
+    let (bytes, world_writable) = match files::config(path) {
+        Ok(read) => read,
+        Err(text) => {
+            let text = format!("{text}: give the path of a configuration file");
+            return Inspection::unreadable(vec![whole(None, text)]);
+        }
+    };
+    let text = match String::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(error) => {
+            let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+            let line = 1 + good.iter().filter(|b| **b == b'\n').count();
+            let text = "this line is not UTF-8 text: save the file as UTF-8".to_owned();
+            return Inspection::unreadable(vec![whole(Some(line), text)]);
+        }
+    };
+    let host = Host { env: &|name| std::env::var(name).ok(), name: files::host_name() };
+    let mut found = inspect_on(&text, path.parent().unwrap_or(Path::new("")), &host);
+    if world_writable {
+        found.problems.insert(0, whole(None, "everyone may change this file: chmod o-w it".to_owned()));
     }
-    let mut problems = alone(None, "everyone may change this file: chmod o-w it".to_owned());
-    problems.0.extend(parsed.err().into_iter().flat_map(|found| found.0));
-    Err(problems)
+    found
 }
 
 /// Checks a configuration given as text; relative paths are resolved against `folder`.
@@ -76,27 +121,27 @@ pub fn load(path: &Path) -> Result<Config, Problems> {
 /// Every problem found, with its line and path.
 pub fn parse(text: &str, folder: &Path) -> Result<Config, Problems> {
     let host = Host { env: &|name| std::env::var(name).ok(), name: files::host_name() };
-    parse_on(text, folder, &host)
+    inspect_on(text, folder, &host).into_config()
 }
 
-fn parse_on(text: &str, folder: &Path, host: &Host<'_>) -> Result<Config, Problems> {
+fn inspect_on(text: &str, folder: &Path, host: &Host<'_>) -> Inspection {
     let mut report = Report::new(text);
     if text.len() > files::CONFIG_BYTES_MAX {
         let text = format!("it is larger than {} KiB", files::CONFIG_BYTES_MAX >> 10);
-        report.whole("(file)", None, text);
-        return Err(report.into_problems());
+        report.whole(WHOLE_FILE, None, text);
+        return Inspection::unreadable(report.into_problems());
     }
     let document = match DeTable::parse(text) {
         Ok(document) => document,
         Err(error) => {
             let start = error.span().map(|span| span.start);
-            report.whole("(file)", start, format!("this is not TOML: {}", error.message()));
-            return Err(report.into_problems());
+            report.whole(WHOLE_FILE, start, format!("this is not TOML: {}", error.message()));
+            return Inspection::unreadable(report.into_problems());
         }
     };
     match shape::read(&document, &mut report) {
         Some(file) => resolve::resolve(&file, &Section::root(&document), folder, host, report, hash(text)),
-        None => Err(report.into_problems()),
+        None => Inspection::unreadable(report.into_problems()),
     }
 }
 

@@ -20,7 +20,7 @@ use serde::Deserialize;
 use crate::frame::CameraId;
 use crate::mask::RegionMask;
 
-pub use load::{Problem, Problems, load, parse};
+pub use load::{Inspection, Problem, Problems, WHOLE_FILE, inspect, load, parse};
 pub use resolve::source::of_address as parse_source;
 pub use secret::Secret;
 

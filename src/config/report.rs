@@ -3,7 +3,7 @@
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::{Problem, Problems};
+use super::Problem;
 
 /// Longest name of a camera, a node or a setting.
 pub(super) const NAME_BYTES_MAX: usize = 64;
@@ -113,15 +113,10 @@ impl Report {
         section.start_of(key).map(|start| self.line(start))
     }
 
-    /// Nothing found.
-    pub fn is_empty(&self) -> bool {
-        self.problems.is_empty()
-    }
-
     /// All problems in the order of their lines, those without a line last.
-    pub fn into_problems(mut self) -> Problems {
+    pub fn into_problems(mut self) -> Vec<Problem> {
         self.problems.sort_by_key(|problem| problem.line.unwrap_or(usize::MAX));
-        Problems(self.problems)
+        self.problems
     }
 
     fn line(&self, start: usize) -> usize {

@@ -18,7 +18,7 @@ use std::time::Duration;
 use super::file::{FileConfig, FileEngine, FileHttp, FileOpenvino};
 use super::load::files::{self, Host};
 use super::report::{NAME_BYTES_MAX, Report, Section, is_topic_level};
-use super::{CameraConfig, Config, EngineConfig, HttpConfig, OpenvinoConfig, Problems, Secret};
+use super::{CameraConfig, Config, EngineConfig, HttpConfig, Inspection, OpenvinoConfig, Secret};
 
 /// Most cameras of one process.
 const CAMERAS_MAX: usize = 256;
@@ -33,11 +33,8 @@ const THREADS_MAX: i64 = 1024;
 /// Device names of OpenVINO, without a number.
 const DEVICES: [&str; 4] = ["CPU", "GPU", "NPU", "AUTO"];
 
-/// Checks `file`, written as `root`, whose relative paths start at `folder`.
-///
-/// # Errors
-///
-/// What `report` already holds and every problem found here.
+/// Checks `file`, written as `root`, whose relative paths start at `folder`. The problems are those that `report`
+/// already holds and every one found here.
 pub(super) fn resolve(
     file: &FileConfig,
     root: &Section<'_>,
@@ -45,12 +42,10 @@ pub(super) fn resolve(
     host: &Host<'_>,
     report: Report,
     hash: String,
-) -> Result<Config, Problems> {
+) -> Inspection {
     let mut resolver = Resolver { report, folder, host };
-    match resolver.config(file, root, hash) {
-        Some(config) if resolver.report.is_empty() => Ok(config),
-        _ => Err(resolver.report.into_problems()),
-    }
+    let (engine, cameras, config) = resolver.config(file, root, hash);
+    Inspection { problems: resolver.report.into_problems(), engine, cameras, config }
 }
 
 /// What the checks share.
@@ -71,7 +66,13 @@ enum Origin<'f> {
 type Origins<'f> = [(&'static str, Option<Origin<'f>>)];
 
 impl Resolver<'_> {
-    fn config(&mut self, file: &FileConfig, root: &Section<'_>, hash: String) -> Option<Config> {
+    /// The engine and the cameras as far as they are sound, and the whole where every part is.
+    fn config(
+        &mut self,
+        file: &FileConfig,
+        root: &Section<'_>,
+        hash: String,
+    ) -> (Option<EngineConfig>, Vec<CameraConfig>, Option<Config>) {
         let FileConfig { node, state_dir, stop_deadline, engine, mqtt, http, camera: _ } = file;
         let node = self.node(root, node.as_deref());
         let second = Duration::from_secs(1);
@@ -81,16 +82,21 @@ impl Resolver<'_> {
         let mqtt = self.mqtt(&root.child("mqtt"), mqtt, node.as_deref().unwrap_or("node"));
         let http = self.http(&root.child("http"), http);
         let cameras = self.cameras(root, file);
-        Some(Config {
-            node: node?,
-            state_dir: self.folder.join(state_dir),
-            stop_deadline: stop_deadline?,
-            engine: engine?,
-            mqtt: mqtt?,
-            http: http?,
-            cameras: cameras?,
-            hash,
-        })
+        let (sound_engine, sound_cameras) = (engine.clone(), cameras.clone());
+        let whole = || {
+            (cameras.len() == file.camera.len()).then_some(())?;
+            Some(Config {
+                node: node?,
+                state_dir: self.folder.join(state_dir),
+                stop_deadline: stop_deadline?,
+                engine: engine?,
+                mqtt: mqtt?,
+                http: http?,
+                cameras,
+                hash,
+            })
+        };
+        (sound_engine, sound_cameras, whole())
     }
 
     fn node(&mut self, root: &Section<'_>, written: Option<&str>) -> Option<String> {
@@ -115,7 +121,8 @@ impl Resolver<'_> {
             self.report.at(section, "manifest", text);
         }
         let manifest = manifest.as_deref().and_then(|path| self.existing(section, "manifest", path));
-        let model = model.as_deref().and_then(|path| self.existing(section, "model", path));
+        // Whether model and library are there is for the backend to say: they may be on a disk that comes later.
+        let model = model.as_deref().map(|path| self.folder.join(path));
         let batch = self.count(section, "batch", *batch, 1..=BATCH_MAX);
         let deadline = Duration::ZERO..=Duration::from_secs(1);
         let batch_deadline = self.between(section, "batch_deadline", *batch_deadline, deadline);
@@ -135,7 +142,7 @@ impl Resolver<'_> {
 
     fn openvino(&mut self, section: &Section<'_>, file: &FileOpenvino) -> Option<OpenvinoConfig> {
         let FileOpenvino { library, device, precision, requests, streams, threads } = file;
-        let library = library.as_deref().and_then(|path| self.existing(section, "library", path));
+        let library = library.as_deref().map(|path| self.folder.join(path));
         let kind = device.split(['.', ':']).next().unwrap_or_default();
         let plain = |b: u8| b.is_ascii_alphanumeric() || b".:,_-()".contains(&b);
         if !DEVICES.contains(&kind) || device.len() > NAME_BYTES_MAX || !device.bytes().all(plain) {
@@ -170,14 +177,15 @@ impl Resolver<'_> {
         Some(HttpConfig { enabled: *enabled, listen: listen?, token })
     }
 
-    fn cameras(&mut self, root: &Section<'_>, file: &FileConfig) -> Option<Vec<CameraConfig>> {
+    /// The sound ones.
+    fn cameras(&mut self, root: &Section<'_>, file: &FileConfig) -> Vec<CameraConfig> {
         if file.camera.is_empty() {
             self.report.at(root, "camera", "no camera: add a [[camera]] section");
         }
         if file.camera.len() > CAMERAS_MAX {
             let text = format!("{} cameras: one process takes at most {CAMERAS_MAX}", file.camera.len());
             self.report.at(root, "camera", text);
-            return None;
+            return Vec::new();
         }
         let sections = root.cameras();
         let mut first_lines = HashMap::new();
@@ -191,9 +199,9 @@ impl Resolver<'_> {
                 let text = format!("another camera{first} has this id: give each its own");
                 self.report.at(section, "id", text);
             }
-            cameras.push(self.camera(section, camera));
+            cameras.extend(self.camera(section, camera));
         }
-        cameras.into_iter().collect()
+        cameras
     }
 
     /// The path of a file that is there and may be read.

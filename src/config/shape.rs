@@ -9,6 +9,7 @@ use serde::Deserialize;
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue, Deserializer};
 
+use super::WHOLE_FILE;
 use super::file::FileConfig;
 use super::report::{NAME_BYTES_MAX, Report, camera_name, is_topic_level};
 
@@ -30,7 +31,7 @@ pub(super) fn read(document: &Spanned<DeTable<'_>>, report: &mut Report) -> Opti
             Err(error) => error,
         };
         let Some(steps) = error.span().and_then(|span| find(readable.get_ref(), &span)) else {
-            report.whole("(file)", None, "it cannot be read: compare it with config/example.toml".to_owned());
+            report.whole(WHOLE_FILE, None, "it cannot be read: compare it with config/example.toml".to_owned());
             return None;
         };
         let path = path_of(document.get_ref(), &steps);
@@ -39,7 +40,7 @@ pub(super) fn read(document: &Spanned<DeTable<'_>>, report: &mut Report) -> Opti
             report.unread(path, key.span().start, text);
         }
     }
-    report.whole("(file)", None, format!("more than {ROUNDS_MAX} settings cannot be read: correct these first"));
+    report.whole(WHOLE_FILE, None, format!("more than {ROUNDS_MAX} settings cannot be read: correct these first"));
     None
 }
 

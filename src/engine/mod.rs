@@ -3,6 +3,7 @@
 pub mod coco;
 mod file;
 pub mod manifest;
+pub mod onnx;
 
 pub use manifest::{
     Channels, HeadChoice, InputSpec, Manifest, ManifestError, OutputSpec, Range, Thresholds, digest,

@@ -3,3 +3,5 @@
 
 pub mod certificates;
 pub mod mosquitto;
+pub mod onnx;
+pub mod program;

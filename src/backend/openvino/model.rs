@@ -1,11 +1,13 @@
 //! From an ONNX file to a model of one fixed shape whose tensors we can read and write.
 
+use std::path::Path;
+
 use openvino::prepostprocess::Pipeline;
 use openvino::{Core, ElementType, Model, Node, PartialShape, Shape, Tensor};
 
 use super::super::BackendError;
 use super::{Settings, unavailable, words};
-use crate::engine::manifest;
+use crate::engine::{manifest, onnx};
 use crate::yolo::TensorSpec;
 use crate::yolo::head::Head;
 
@@ -42,9 +44,9 @@ pub struct Layout {
 pub fn load(core: &mut Core, settings: &Settings) -> Result<Loaded, BackendError> {
     let manifest = &settings.manifest;
     let path = &manifest.model;
-    let digest = manifest::digest(path).map_err(|e| {
-        BackendError::Unavailable(format!("model {}: {e}; put the file there or give --model", path.display()))
-    })?;
+    check_file(path)?;
+    let digest = manifest::digest(path)
+        .map_err(|e| BackendError::Unavailable(format!("model {}: {e}: get the file again", path.display())))?;
     if let Some(expected) = manifest.sha256.as_ref().filter(|expected| **expected != digest) {
         return Err(BackendError::Config(format!(
             "model {}: its SHA-256 is {digest}, the manifest wants {expected}: get the right file, or correct sha256",
@@ -54,7 +56,7 @@ pub fn load(core: &mut Core, settings: &Settings) -> Result<Loaded, BackendError
     let mut model = core.read_model_from_file(&path.to_string_lossy(), "").map_err(|e| {
         let reason = words(&e);
         BackendError::Unavailable(format!(
-            "model {} cannot be read as ONNX: {reason}; export it again",
+            "model {}: OpenVINO cannot read it ({reason}): export it again with operators that OpenVINO has",
             path.display()
         ))
     })?;
@@ -70,6 +72,15 @@ pub fn load(core: &mut Core, settings: &Settings) -> Result<Loaded, BackendError
     let picture = inputs[picture].name.clone();
     let digest = digest.get(..12).unwrap_or_default().to_owned();
     Ok(Loaded { model, layout: Layout { input, picture, size, outputs, head, digest } })
+}
+
+/// There is a whole ONNX file at `path`.
+///
+/// # Errors
+///
+/// [`BackendError::Unavailable`] where there is none.
+pub fn check_file(path: &Path) -> Result<(), BackendError> {
+    onnx::check(path).map_err(|e| BackendError::Unavailable(format!("model {}: {e}", path.display())))
 }
 
 fn inputs(model: &Model) -> Result<Vec<Node>, BackendError> {

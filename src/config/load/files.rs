@@ -57,7 +57,8 @@ pub(in crate::config) fn readable(path: &Path) -> Result<(), String> {
 ///
 /// One sentence that says why there is none; it repeats neither the file's path nor its text.
 pub(in crate::config) fn secret(path: &Path, by_systemd: bool) -> Result<Secret, String> {
-    let (bytes, mode) = read(path, SECRET_BYTES_MAX)?;
+    let (bytes, mode) = read(path, SECRET_BYTES_MAX)
+        .map_err(|text| format!("{text}: give a file of mode 600 with the secret in it"))?;
     if !by_systemd && mode & MODE_OPEN != 0 {
         return Err("others may read or change this file: chmod 600 it".to_owned());
     }
@@ -91,14 +92,14 @@ pub(in crate::config) fn secret_text(mut text: String) -> Result<Secret, String>
 ///
 /// One sentence that says why not.
 pub(in crate::config) fn pem(path: &Path, private: bool) -> Result<(), String> {
-    let (bytes, mode) = read(path, PEM_BYTES_MAX)?;
+    let (bytes, mode) = read(path, PEM_BYTES_MAX).map_err(|text| format!("{text}: give a PEM file"))?;
     if private && mode & MODE_OPEN != 0 {
         return Err("others may read or change this file: chmod 600 it".to_owned());
     }
     let label: &[u8] = if private { b"PRIVATE KEY-----" } else { b"-----BEGIN CERTIFICATE-----" };
     if !bytes.windows(label.len()).any(|window| window == label) {
         let what = if private { "private key" } else { "certificate" };
-        return Err(format!("there is no PEM {what} in this file"));
+        return Err(format!("there is no PEM {what} in this file: give one that holds it"));
     }
     Ok(())
 }

@@ -1,0 +1,52 @@
+//! ONNX models of a few hundred bytes, written field by field (onnx.proto), so that tests need no model to download.
+
+/// Values on the wire: a number, or bytes with their length.
+fn number(field: u8, value: u8) -> Vec<u8> {
+    assert!(value < 0x80, "one byte is enough here");
+    vec![field << 3, value]
+}
+
+fn bytes(field: u8, body: &[u8]) -> Vec<u8> {
+    let mut out = vec![field << 3 | 2];
+    let mut left = body.len();
+    while left >= 0x80 {
+        out.push((left & 0x7f) as u8 | 0x80);
+        left >>= 7;
+    }
+    out.push(left as u8);
+    out.extend_from_slice(body);
+    out
+}
+
+/// A float32 tensor's name and shape.
+fn tensor(name: &str, shape: &[u64]) -> Vec<u8> {
+    let dimension = |d: &u64| {
+        let (low, high) = ((d & 0x7f) as u8 | 0x80, u8::try_from(d >> 7).unwrap());
+        bytes(1, &[1 << 3, low, high])
+    };
+    let shape: Vec<u8> = shape.iter().flat_map(dimension).collect();
+    let kind = bytes(1, &[number(1, 1), bytes(2, &shape)].concat());
+    [bytes(1, name.as_bytes()), bytes(2, &kind)].concat()
+}
+
+fn model(nodes: &[u8], initializers: &[u8], output: &[u64]) -> Vec<u8> {
+    let input = bytes(11, &tensor("images", &[1, 3, 32, 32]));
+    let output = bytes(12, &tensor("output", output));
+    let graph = [nodes, &bytes(2, b"tiny"), initializers, &input, &output].concat();
+    let opset = [bytes(1, b""), number(2, 13)].concat();
+    [number(1, 8), bytes(7, &graph), bytes(8, &opset)].concat()
+}
+
+/// Input 1 x 3 x 32 x 32 as 1 x 6 x 512: read as a YOLOv8 head of two classes.
+pub fn yolov8() -> Vec<u8> {
+    let node = [bytes(1, b"images"), bytes(1, b"shape"), bytes(2, b"output"), bytes(4, b"Reshape")].concat();
+    let values: Vec<u8> = [1_i64, 6, 512].iter().flat_map(|v| v.to_le_bytes()).collect();
+    let shape = [number(1, 3), number(2, 7), bytes(8, b"shape"), bytes(9, &values)].concat();
+    model(&bytes(1, &node), &bytes(5, &shape), &[1, 6, 512])
+}
+
+/// One operator from the picture to an output of the same shape: fits no head, whatever the operator.
+pub fn picture(operator: &str) -> Vec<u8> {
+    let node = [bytes(1, b"images"), bytes(2, b"output"), bytes(4, operator.as_bytes())].concat();
+    model(&bytes(1, &node), &[], &[1, 3, 32, 32])
+}
