@@ -1,6 +1,6 @@
-//! Configuration: [`file`] is what was written, [`Config`] is what is true, [`diff`] is what a reload changes.
+//! Configuration: `file` is what was written, [`Config`] is what is true.
 //!
-//! `run`, `check` and reload use the same [`load`]. Every problem is reported at once, with its line and path.
+//! All commands use the same [`load`]. Every problem is reported at once, with its line and path.
 
 mod file;
 mod load;
