@@ -385,6 +385,6 @@ mod tests {
         let text = metrics.render();
         assert!(text.contains("watchpost_frames_decoded_total{camera=\"gate\"} 3"), "{text}");
         assert!(text.contains("watchpost_frame_age_seconds_count{camera=\"gate\"} 1"), "{text}");
-        assert!(text.contains("watchpost_stage_seconds_bucket{stage=\"infer\",le=\"+Inf\"} 1"), "{text}");
+        assert!(text.contains("watchpost_stage_seconds_bucket{le=\"+Inf\",stage=\"infer\"} 1"), "{text}");
     }
 }
