@@ -12,6 +12,7 @@ use crate::config::DetectionsMode;
 use crate::event::{DETECTIONS_SCHEMA, Detections, LatMs, Model, Object, Ts, rfc3339};
 use crate::frame::CameraId;
 use crate::metrics::{CameraMetrics, Metrics};
+use crate::rate::RateLimit;
 use crate::worker::Heartbeat;
 use crate::yolo::{Detection, nms};
 
@@ -51,8 +52,8 @@ struct Memory {
     seq: u64,
     /// Objects by class in the frame published last.
     counts: BTreeMap<u32, usize>,
-    /// No message before.
-    due: Option<Instant>,
+    /// Holds messages to the camera's most a second.
+    rate: RateLimit,
 }
 
 /// The loop and what it remembers.
@@ -166,7 +167,7 @@ impl Analysis {
 fn memory<'a>(cameras: &'a mut HashMap<CameraId, Memory>, metrics: &Metrics, camera: &CameraId) -> &'a mut Memory {
     if !cameras.contains_key(camera) {
         let counters = metrics.camera(camera);
-        let fresh = Memory { counters, seq: 0, counts: BTreeMap::new(), due: None };
+        let fresh = Memory { counters, seq: 0, counts: BTreeMap::new(), rate: RateLimit::default() };
         cameras.insert(camera.clone(), fresh);
     }
     cameras.get_mut(camera).unwrap_or_else(|| unreachable!("inserted above"))
@@ -185,12 +186,11 @@ fn worth_a_message(policy: Option<&Policy>, memory: &mut Memory, found: &[Detect
         DetectionsMode::Change => counts != memory.counts,
         DetectionsMode::Off => false,
     };
-    if !wanted || memory.due.is_some_and(|due| now < due) {
-        return false;
+    let passes = wanted && policy.hz_max.is_none_or(|hz_max| memory.rate.passes(now, hz_max));
+    if passes {
+        memory.counts = counts;
     }
-    memory.counts = counts;
-    memory.due = policy.hz_max.map(|hz| now + Duration::from_secs_f64(1.0 / hz));
-    true
+    passes
 }
 
 fn object(detection: &Detection, labels: &[String]) -> Object {

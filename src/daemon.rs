@@ -8,22 +8,22 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::{Receiver, Sender, bounded};
 
 use crate::analyze::{Analysis, Policy, Setup};
-use crate::backend::{self, BackendError, Batch, ModelSpec};
+use crate::backend::{self, BackendError, Batch};
 use crate::camera::{self, Camera, Control};
 use crate::config::{CameraConfig, Config, Pace, Source};
 use crate::engine::Manifest;
 use crate::event::{Detections, Model};
 use crate::frame::CameraId;
 use crate::health::Board;
-use crate::infer::Inference;
+use crate::infer::{Inference, News};
 use crate::metrics::Metrics;
 use crate::slot;
 use crate::worker::{self, Heartbeat};
 
 /// Finished batches on their way to analysis, and the empty ones on their way back.
 const BATCHES: usize = 4;
-/// Slots of new cameras on their way to inference.
-const ROSTER: usize = 64;
+/// Slots of new cameras on their way to inference: all of a configuration's fit, so that nobody waits for the engine.
+const ROSTER: usize = 256;
 
 /// Takes each `detections` message on the analysis thread.
 pub type Sink = Box<dyn FnMut(&CameraId, &Detections) + Send>;
@@ -35,8 +35,8 @@ pub struct Graph {
     analyze: JoinHandle<()>,
     /// Keeps inference waiting for cameras to come; dropped to let it end.
     roster: Option<Sender<slot::SlotReader>>,
-    /// Told what was opened, each time a backend is.
-    pub opened: Receiver<ModelSpec>,
+    /// Told what becomes of the backend.
+    pub news: Receiver<News>,
     /// The model as messages name it, once the backend is open.
     pub model: Arc<OnceLock<Model>>,
     /// Progress of inference and analysis, for the watchdog.
@@ -60,7 +60,7 @@ impl Graph {
         let (roster, arrivals) = bounded(ROSTER);
         let (finished, batches) = bounded(BATCHES);
         let (returned, free) = bounded(BATCHES);
-        let (opening, opened) = bounded(4);
+        let (telling, news) = bounded(4);
         let model = Arc::new(OnceLock::new());
         let hearts = [Heartbeat::new(Instant::now()), Heartbeat::new(Instant::now())];
         for _ in 0..BATCHES {
@@ -76,7 +76,7 @@ impl Graph {
             deadline: config.engine.batch_deadline,
             metrics: Arc::clone(&around.metrics),
             heart: hearts[0].clone(),
-            opened: opening,
+            news: telling,
         };
         let infer = worker::spawn("infer", move || inference.run());
         let analysis = Analysis::new(setup(config, manifest, around, &model), Arc::clone(&around.metrics));
@@ -92,7 +92,7 @@ impl Graph {
             let running = camera::start(camera.clone(), writer, counters, around.board.clone());
             cameras.insert(camera.id.clone(), running);
         }
-        Self { cameras, infer, analyze, roster: Some(roster), opened, model, hearts }
+        Self { cameras, infer, analyze, roster: Some(roster), news, model, hearts }
     }
 
     /// Switches a camera on or off; false where there is none of that name.

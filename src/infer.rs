@@ -43,8 +43,17 @@ pub struct Inference {
     pub metrics: Arc<Metrics>,
     /// Beats while the loop makes progress.
     pub heart: Heartbeat,
-    /// Told what was opened, each time.
-    pub opened: Sender<ModelSpec>,
+    /// Told what became of the backend.
+    pub news: Sender<News>,
+}
+
+/// What became of the backend.
+#[derive(Clone, Debug)]
+pub enum News {
+    /// It is open and warm.
+    Opened(ModelSpec),
+    /// It failed and is being opened anew.
+    Failed(String),
 }
 
 impl Inference {
@@ -59,7 +68,7 @@ impl Inference {
         loop {
             let backend = (self.open)(self.wake.0.clone())?;
             // Full or gone means that nobody waits for the news.
-            let _ = self.opened.try_send(backend.spec().clone());
+            let _ = self.news.try_send(News::Opened(backend.spec().clone()));
             let mut run = Run { inference: &self, backend, in_flight: VecDeque::new(), spare: None, logged: None };
             let end = run.serve(&mut slots);
             run.forget_in_flight(&slots);
@@ -73,6 +82,7 @@ impl Inference {
                 return Err(error);
             }
             tracing::error!("{error}: it is opened anew in {} s", REOPEN_AFTER.as_secs());
+            let _ = self.news.try_send(News::Failed(error.to_string()));
             failed = Some(now);
             std::thread::sleep(REOPEN_AFTER);
         }

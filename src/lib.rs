@@ -10,7 +10,7 @@
 //! 6. [`analyze`] makes [`event`]s of what is left,
 //! 7. [`publish`] spools and sends them.
 //!
-//! Around it: [`config`] says what is true, [`daemon`] wires, [`metrics`], [`health`] and [`http`] tell, [`worker`],
+//! Around it: [`config`] says what is true, [`daemon`] wires, [`metrics`], [`health`] and [`http`] tell, [`worker`], [`rate`],
 //! [`signal`], [`systemd`], [`process`] and [`logging`] hold the process, [`cli`] and [`cmd`] are the commands.
 
 pub mod analyze;
@@ -36,6 +36,7 @@ pub mod http;
 pub mod logging;
 pub mod metrics;
 pub mod process;
+pub mod rate;
 pub mod signal;
 pub mod systemd;
 pub mod worker;

@@ -17,6 +17,7 @@ use super::pipeline::{CameraError, Pipeline};
 use crate::config::{CameraConfig, Pace, Source};
 use crate::frame::{ClockSource, Frame, FrameInfo};
 use crate::metrics::CameraMetrics;
+use crate::rate::RateLimit;
 use crate::slot::SlotWriter;
 
 /// What lasts over the connections of one camera in one boot.
@@ -34,7 +35,7 @@ pub struct Intake {
 struct BootState {
     next_seq: u64,
     clock: CaptureClock,
-    limiter: Limiter,
+    limiter: RateLimit,
 }
 
 /// What one connection has learnt; read by the camera's thread.
@@ -53,31 +54,6 @@ pub struct Seen {
     pub clock: Option<ClockSource>,
     /// The sink refused a frame.
     pub error: Option<CameraError>,
-}
-
-/// Lets `fps_max` frames a second through, evenly.
-#[derive(Debug, Default)]
-struct Limiter {
-    due: Option<Instant>,
-}
-
-impl Limiter {
-    /// Whether a frame that arrived at `now` passes. A frame up to a quarter interval early passes too: cameras
-    /// jitter, and 10 of 30 frames a second should be every third.
-    fn passes(&mut self, now: Instant, fps_max: f64) -> bool {
-        let interval = Duration::from_secs_f64(1.0 / fps_max);
-        match self.due {
-            Some(due) if now + interval / 4 < due => false,
-            Some(due) if now < due + interval => {
-                self.due = Some(due + interval);
-                true
-            }
-            _ => {
-                self.due = Some(now + interval);
-                true
-            }
-        }
-    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -348,22 +324,5 @@ impl Connection {
             .map(|meta| meta.timestamp().nseconds());
         let arrival = Arrival { pts_ns: pts.nseconds(), at: Instant::now(), wall: SystemTime::now(), ntp_ns };
         lock(&self.arrivals).push(arrival);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_fps_limit_passes_an_even_share() {
-        let start = Instant::now();
-        for (fps, fps_max, expected) in [(30.0, 10.0, 100), (30.0, 15.0, 150), (10.0, 30.0, 100), (25.0, 1.0, 10)] {
-            let mut limiter = Limiter::default();
-            let frames = (fps * 10.0) as u32;
-            let at = |n: u32| start + Duration::from_secs_f64(f64::from(n) / fps + f64::from(n % 3) * 0.001);
-            let passed = (0..frames).filter(|n| limiter.passes(at(*n), fps_max)).count() as i64;
-            assert!((passed - expected).abs() <= 1, "{fps} fps limited to {fps_max}: {passed}");
-        }
     }
 }

@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::daemon::{Graph, Surroundings};
 use crate::engine::Manifest;
 use crate::health::Board;
+use crate::infer::News;
 use crate::logging::Console;
 use crate::metrics::{LatencySnapshot, Metrics};
 use crate::publish::Publisher;
@@ -189,7 +190,7 @@ impl EndToEnd {
             sink.detections(camera, message);
         };
         let graph = Graph::start(config, manifest, &self.around, Box::new(count));
-        let Ok(spec) = graph.opened.recv() else {
+        let Ok(News::Opened(spec)) = graph.news.recv() else {
             graph.stop()?;
             return Err(Failure::new(Code::Internal, "inference ended without a word"));
         };

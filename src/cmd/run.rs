@@ -19,6 +19,7 @@ use crate::event::{
 use crate::frame::CameraId;
 use crate::health::{self, Board, HealthReport, Monitor};
 use crate::http::{self, Latest};
+use crate::infer::News;
 use crate::logging::Console;
 use crate::metrics::Metrics;
 use crate::publish::{Command, Publisher, Topics};
@@ -28,8 +29,10 @@ use crate::{process, systemd};
 
 /// How often health is looked at.
 const TICK: Duration = Duration::from_secs(1);
-/// How often `health` is published, and a camera's `state` where nothing changed.
+/// How often `health` is published.
 const HEALTH_EVERY: Duration = Duration::from_secs(10);
+/// How often a camera's `state` is where nothing changed: each is a write to the disk.
+const STATE_EVERY: Duration = Duration::from_secs(60);
 /// Progress of inference and analysis: older than this stops feeding the watchdog.
 const HUNG: Duration = Duration::from_secs(15);
 
@@ -80,6 +83,7 @@ struct Daemon<'a> {
     ready: Result<(), String>,
     info: Option<Info>,
     health_due: Instant,
+    state_due: Instant,
     /// Cameras whose `status` topic says this.
     told: BTreeMap<CameraId, CameraStatus>,
 }
@@ -107,6 +111,7 @@ impl<'a> Daemon<'a> {
             ready: Err("the backend is being opened".to_owned()),
             info: None,
             health_due: now,
+            state_due: now,
             told: BTreeMap::new(),
         }
     }
@@ -119,7 +124,7 @@ impl<'a> Daemon<'a> {
         line: StatusLine,
     ) -> Result<(), Failure> {
         let mut due = Instant::now();
-        let opened = self.graph.opened.clone();
+        let news = self.graph.news.clone();
         loop {
             let wait = due.saturating_duration_since(Instant::now());
             crossbeam::select! {
@@ -129,7 +134,7 @@ impl<'a> Daemon<'a> {
                     Ok(Signal::Now) => std::process::exit(1),
                 },
                 recv(orders) -> order => if let Ok(order) = order { self.obey(&order) },
-                recv(opened) -> spec => if let Ok(spec) = spec { self.opened(&spec.runtime) },
+                recv(news) -> news => if let Ok(news) = news { self.backend_news(news) },
                 default(wait) => {
                     let report = self.tick();
                     line.update(&report);
@@ -142,6 +147,19 @@ impl<'a> Daemon<'a> {
         }
         drop(line);
         self.stop(signals)
+    }
+
+    fn backend_news(&mut self, news: News) {
+        match news {
+            News::Opened(spec) if self.info.is_some() => {
+                self.ready = Ok(());
+                let text = format!("the backend was opened anew: {}", spec.runtime);
+                tracing::info!("{text}");
+                self.publisher.notice(NoticeKind::BackendReopened, None, text);
+            }
+            News::Opened(spec) => self.opened(&spec.runtime),
+            News::Failed(text) => self.ready = Err(format!("the backend is being opened anew: {text}")),
+        }
     }
 
     fn opened(&mut self, runtime: &str) {
@@ -199,9 +217,14 @@ impl<'a> Daemon<'a> {
             }
             self.publisher.notice(transition.kind, camera, text.clone());
         }
-        let all = now >= self.health_due;
+        // A change is told at once, the rest in its turn.
+        let all = now >= self.health_due || !report.transitions.is_empty();
+        let refresh = now >= self.state_due;
+        if refresh {
+            self.state_due = now + STATE_EVERY;
+        }
         for (id, state) in &report.states {
-            if !all && !report.changed.contains(id) {
+            if !refresh && !report.changed.contains(id) {
                 continue;
             }
             self.publisher.retain(self.topics.camera_state(id), json(state));

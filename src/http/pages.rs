@@ -54,7 +54,7 @@ async fn guard(State(shared): State<Shared>, request: Request, next: Next) -> Re
     let mut response = if allowed {
         next.run(request).await
     } else {
-        let mut refused = page(StatusCode::UNAUTHORIZED, TEXT, "give the token of the setting http.token\n");
+        let mut refused = page(StatusCode::UNAUTHORIZED, TEXT, "give the token of the setting http.token_file\n");
         let challenge = HeaderValue::from_static("Basic realm=\"watchpost\", charset=\"UTF-8\"");
         refused.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
         refused

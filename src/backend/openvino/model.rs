@@ -65,6 +65,7 @@ pub fn load(core: &mut Core, settings: &Settings) -> Result<Loaded, BackendError
     reshape(&mut model, &inputs, picture, input, settings)?;
     let model = widen(model)?;
     let outputs = specs(&outputs(&model)?)?;
+    refuse_folded_batch(&outputs, settings)?;
     let labels = manifest.labels.len();
     let head = Head::resolve(manifest.output.head, manifest.output.logits, &inputs, &outputs, input, labels)
         .map_err(|e| BackendError::Config(format!("model {}: {e}", path.display())))?;
@@ -176,6 +177,20 @@ fn reshape(
     let shapes: Vec<PartialShape> = shapes.iter().map(partial).collect::<Result<_, _>>().map_err(|e| refuse(&e))?;
     let named: Vec<(&str, &PartialShape)> = inputs.iter().map(|i| i.name.as_str()).zip(&shapes).collect();
     model.reshape(&named).map_err(|e| refuse(&e))
+}
+
+/// A model exported for one picture may take a batch and fold its lanes into one: its outputs would be misread.
+fn refuse_folded_batch(outputs: &[TensorSpec], settings: &Settings) -> Result<(), BackendError> {
+    let lanes = settings.lanes;
+    let Some(folded) = outputs.iter().find(|o| o.shape.first().is_none_or(|d| d.is_some_and(|d| d != lanes)))
+    else {
+        return Ok(());
+    };
+    Err(BackendError::Config(format!(
+        "model {}: with a batch of {lanes} its output {folded} is not one of {lanes} lanes: set engine.batch = 1, or \
+         export it with a dynamic batch",
+        settings.manifest.model.display()
+    )))
 }
 
 /// Half-precision tensors at the model's edge become float32: OpenVINO converts inside.

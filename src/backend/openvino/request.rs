@@ -14,6 +14,7 @@ use crate::engine::Thresholds;
 use crate::frame::{CameraId, Frame, Image};
 use crate::letterbox::{Fit, Letterbox};
 use crate::mask::{RegionMask, Span};
+use crate::yolo::head::HeadError;
 use crate::yolo::{TensorData, TensorView};
 
 /// Frames to run.
@@ -172,10 +173,13 @@ impl Request {
         }
         let (confidence, most) = (self.thresholds.confidence, self.thresholds.max_candidates);
         for (lane, out) in batch.lanes.iter_mut().enumerate() {
-            self.layout
-                .head
-                .decode(&views, lane, &out.letterbox, confidence, most, &mut out.candidates)
-                .map_err(|e| BackendError::DropBatch(e.to_string()))?;
+            self.layout.head.decode(&views, lane, &out.letterbox, confidence, most, &mut out.candidates).map_err(
+                |e| match e {
+                    // No batch will ever be right: better to say so and end than to drop them all.
+                    HeadError::Manifest(text) => BackendError::Config(text),
+                    HeadError::Tensor(text) => BackendError::DropBatch(text),
+                },
+            )?;
         }
         Ok(())
     }
