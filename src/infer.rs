@@ -65,11 +65,14 @@ impl Inference {
     pub fn run(self) -> Result<(), BackendError> {
         let mut failed: Option<Instant> = None;
         let mut slots = Slots::new(self.roster.clone());
+        // Outlives a failed backend: there are only so many batches.
+        let mut spare = None;
         loop {
             let backend = (self.open)(self.wake.0.clone())?;
             // Full or gone means that nobody waits for the news.
             let _ = self.news.try_send(News::Opened(backend.spec().clone()));
-            let mut run = Run { inference: &self, backend, in_flight: VecDeque::new(), spare: None, logged: None };
+            let mut run =
+                Run { inference: &self, backend, in_flight: VecDeque::new(), spare: &mut spare, logged: None };
             let end = run.serve(&mut slots);
             run.forget_in_flight(&slots);
             drop(run);
@@ -149,7 +152,7 @@ struct Run<'a> {
     /// The cameras of each batch in flight, the oldest first.
     in_flight: VecDeque<Vec<CameraId>>,
     /// An empty batch to collect into.
-    spare: Option<Batch>,
+    spare: &'a mut Option<Batch>,
     logged: Option<Instant>,
 }
 
@@ -227,11 +230,11 @@ impl Run<'_> {
                     }
                 }
                 Ok(false) => {
-                    self.spare = Some(batch);
+                    *self.spare = Some(batch);
                     break;
                 }
                 Err(error) => {
-                    self.spare = Some(batch);
+                    *self.spare = Some(batch);
                     if let Some(cameras) = self.in_flight.pop_front() {
                         count_dropped(slots, &cameras);
                     }
@@ -267,5 +270,137 @@ impl Run<'_> {
 fn count_dropped(slots: &Slots, cameras: &[CameraId]) {
     for counters in cameras.iter().filter_map(|camera| slots.counters(camera)) {
         counters.dropped.inc();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::Lane;
+    use crate::frame::Frame;
+    use crate::letterbox::{Fit, Letterbox};
+    use crate::slot::{SlotWriter, slot};
+    use crate::worker;
+    use crossbeam::channel::bounded;
+
+    /// Finishes each batch at once, with the outcome scripted for it.
+    struct Scripted {
+        spec: ModelSpec,
+        waiting: VecDeque<Vec<Frame>>,
+        script: Arc<std::sync::Mutex<VecDeque<Option<BackendError>>>>,
+        wake: Sender<()>,
+    }
+
+    impl Backend for Scripted {
+        fn spec(&self) -> &ModelSpec {
+            &self.spec
+        }
+
+        fn submit(&mut self, frames: Vec<Frame>) -> Result<(), BackendError> {
+            assert!(self.waiting.len() < self.spec.in_flight && frames.len() <= self.spec.lanes);
+            self.waiting.push_back(frames);
+            let _ = self.wake.try_send(());
+            Ok(())
+        }
+
+        fn try_collect(&mut self, out: &mut Batch) -> Result<bool, BackendError> {
+            let Some(frames) = self.waiting.pop_front() else { return Ok(false) };
+            if let Some(Some(error)) = self.script.lock().expect("not poisoned").pop_front() {
+                return Err(error);
+            }
+            let letterbox = Letterbox::new((8, 8), (8, 8), Fit::Centre);
+            let lane = |f: Frame| Lane { frame: f.info, letterbox, candidates: crate::yolo::Candidates::default() };
+            out.lanes = frames.into_iter().map(lane).collect();
+            Ok(true)
+        }
+    }
+
+    struct Bench {
+        writer: SlotWriter,
+        counters: CameraMetrics,
+        batches: Receiver<Batch>,
+        free: Sender<Batch>,
+        news: Receiver<News>,
+        thread: std::thread::JoinHandle<Result<(), BackendError>>,
+    }
+
+    fn start(lanes: usize, script: Vec<Option<BackendError>>) -> Bench {
+        let (wake, roster, out) = (bounded(1), bounded(4), bounded(64));
+        let (free, news) = (bounded(4), bounded(4));
+        free.0.send(Batch::new(Instant::now())).expect("room");
+        let script = Arc::new(std::sync::Mutex::new(VecDeque::from(script)));
+        let counters = CameraMetrics::default();
+        let (writer, reader) = slot(CameraId::new("gate"), counters.clone(), 4, 5, wake.0.clone());
+        roster.0.send(reader).expect("room");
+        let open: Open = Box::new(move |wake| {
+            let (name, digest, runtime) = ("scripted".to_owned(), String::new(), String::new());
+            let spec = ModelSpec { name, lanes, input: (8, 8), in_flight: 1, digest, runtime };
+            Ok(Box::new(Scripted { spec, waiting: VecDeque::new(), script: Arc::clone(&script), wake }))
+        });
+        let inference = Inference {
+            open,
+            roster: roster.1,
+            wake,
+            out: out.0,
+            free: free.1,
+            deadline: Duration::from_millis(5),
+            metrics: Arc::new(Metrics::default()),
+            heart: Heartbeat::new(Instant::now()),
+            news: news.0,
+        };
+        let thread = worker::spawn("infer-test", move || inference.run());
+        Bench { writer, counters, batches: out.1, free: free.0, news: news.1, thread }
+    }
+
+    fn frame(seq: u64) -> Frame {
+        let mut frame = Frame::solid(&CameraId::new("gate"), (8, 8), Instant::now());
+        frame.info.seq = seq;
+        frame
+    }
+
+    #[test]
+    fn frames_go_through_in_order_and_the_loop_ends_with_its_cameras() {
+        let bench = start(2, Vec::new());
+        let Bench { writer, counters, batches, free, thread, .. } = bench;
+        let feeder = worker::spawn("feed-test", move || (0..50).all(|seq| writer.put_lossless(frame(seq))));
+        let mut seen = Vec::new();
+        while let Ok(mut batch) = batches.recv() {
+            seen.extend(batch.lanes.drain(..).map(|lane| lane.frame.seq));
+            let _ = free.try_send(batch);
+        }
+        assert!(feeder.join().is_ok_and(|all| all) && thread.join().is_ok_and(|end| end.is_ok()));
+        assert_eq!(seen, (0..50).collect::<Vec<_>>());
+        assert_eq!((counters.inferred.get(), counters.dropped.get()), (50, 0));
+    }
+
+    #[test]
+    fn a_dropped_batch_is_counted_and_lived_with() {
+        let bench = start(1, vec![None, Some(BackendError::DropBatch("a bad frame".to_owned())), None]);
+        for seq in 0..3 {
+            assert!(bench.writer.put_lossless(frame(seq)));
+        }
+        for expected in [0, 2] {
+            let batch = bench.batches.recv().expect("a batch");
+            assert_eq!(batch.lanes[0].frame.seq, expected);
+            let _ = bench.free.try_send(batch);
+        }
+        drop(bench.writer);
+        assert!(bench.thread.join().is_ok_and(|end| end.is_ok()));
+        assert_eq!((bench.counters.inferred.get(), bench.counters.dropped.get()), (2, 1));
+    }
+
+    #[test]
+    fn a_failed_backend_is_opened_anew_once_and_then_ends_the_loop() {
+        let lost = || Some(BackendError::Reopen("the device is gone".to_owned()));
+        let bench = start(1, vec![lost(), None, lost()]);
+        assert!(bench.writer.put_lossless(frame(0)));
+        assert!(matches!(bench.news.recv(), Ok(News::Opened(_))));
+        assert!(matches!(bench.news.recv(), Ok(News::Failed(text)) if text.contains("gone")));
+        assert!(matches!(bench.news.recv(), Ok(News::Opened(_))));
+        assert!(bench.writer.put_lossless(frame(1)));
+        let _ = bench.free.try_send(bench.batches.recv().expect("a batch"));
+        assert!(bench.writer.put_lossless(frame(2)));
+        assert!(bench.thread.join().is_ok_and(|end| matches!(end, Err(BackendError::Reopen(_)))));
+        assert_eq!((bench.counters.inferred.get(), bench.counters.dropped.get()), (1, 2));
     }
 }
