@@ -30,37 +30,50 @@ class Clip:
     """Access units of a file (byte stream, parameter sets before each key frame) and its length in time."""
 
     def __init__(self, path):
-        self.codec, self.units = "", []
-        caps = "video/x-{0},stream-format=byte-stream,alignment=au"
-        for codec in ("h264", "h265"):
-            self.units = self._read(path, f"{codec}parse config-interval=-1 ! {caps.format(codec)}")
-            if self.units:
-                self.codec = codec
-                break
+        self.codec = ""
+        self.units = [unit for sink in self._read(path) for unit in self._units(sink)]
         if not self.units:
             sys.exit(f"rtsp_server: {path}: no H.264 or H.265 video in it: give a clip with one of the two")
         steps = sorted(unit[1] for unit in self.units)
         frame = (steps[-1] - steps[0]) // max(1, len(steps) - 1) or Gst.SECOND // 25
         self.start, self.length = steps[0], steps[-1] - steps[0] + frame
 
-    @staticmethod
-    def _read(path, parse):
-        pipeline = Gst.parse_launch(f"filesrc name=file ! parsebin ! {parse} ! appsink name=out sync=false")
+    def _read(self, path):
+        """The appsink that holds the whole of the first video stream, or none."""
+        pipeline, sinks = Gst.parse_launch("filesrc name=file ! parsebin name=parse"), []
+
+        def exposed(_parsebin, pad):
+            media = (pad.get_current_caps() or pad.query_caps()).get_structure(0).get_name()
+            codec = media.removeprefix("video/x-")
+            if codec in ("h264", "h265") and not sinks:
+                self.codec = codec
+                text = f"{codec}parse config-interval=-1 ! {media},stream-format=byte-stream,alignment=au ! appsink name=out sync=false wait-on-eos=false"
+            else:
+                text = "fakesink sync=false"
+            branch = Gst.parse_bin_from_description(text, True)
+            if codec == self.codec and not sinks:
+                sinks.append(branch.get_by_name("out"))
+            pipeline.add(branch)
+            branch.sync_state_with_parent()
+            pad.link(branch.get_static_pad("sink"))
+
         pipeline.get_by_name("file").set_property("location", path)
-        out, units = pipeline.get_by_name("out"), []
+        pipeline.get_by_name("parse").connect("pad-added", exposed)
         pipeline.set_state(Gst.State.PLAYING)
-        bus = pipeline.get_bus()
-        while True:
-            sample = out.emit("try-pull-sample", 50 * Gst.MSECOND)
-            if sample is not None:
-                buffer = sample.get_buffer()
-                data = buffer.extract_dup(0, buffer.get_size())
-                dts = buffer.dts if buffer.dts != Gst.CLOCK_TIME_NONE else buffer.pts
-                units.append((data, buffer.pts, dts))
-            elif out.get_property("eos") or bus.pop_filtered(Gst.MessageType.ERROR):
-                break
+        ends = Gst.MessageType.EOS | Gst.MessageType.ERROR
+        message = pipeline.get_bus().timed_pop_filtered(Gst.CLOCK_TIME_NONE, ends)
+        if message.type == Gst.MessageType.ERROR:
+            print(f"rtsp_server: {path}: {message.parse_error()[0].message}", file=sys.stderr)
+            sinks.clear()
+        yield from sinks
         pipeline.set_state(Gst.State.NULL)
-        return units
+
+    @staticmethod
+    def _units(sink):
+        while (sample := sink.emit("try-pull-sample", 0)) is not None:
+            buffer = sample.get_buffer()
+            dts = buffer.dts if buffer.dts != Gst.CLOCK_TIME_NONE else buffer.pts
+            yield buffer.extract_dup(0, buffer.get_size()), buffer.pts, dts
 
 
 class Stream:

@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """Prints the detections of a node as they arrive on MQTT, in lines for people.
 
-    file  10:15:02.417  31 ms  person 0.83 [0.41 0.22 0.47 0.55]  person 0.77 [...]
+    file   10:15:02.417    31 ms  person 0.83 [0.41 0.22 0.47 0.55]  person 0.77 [0.12 0.30 0.20 0.61]
 
 Subscribes with mosquitto_sub. Ends after --seconds, on SIGINT or SIGTERM, or when the process --pid does. The exit code is
 0 only if each camera named by --expect has sent at least one --label.
@@ -19,6 +19,7 @@ import threading
 import time
 
 LINES_PER_SECOND = 4  # a camera; all messages are counted
+OBJECTS_PER_LINE = 3
 
 
 def arguments():
@@ -56,9 +57,9 @@ def wait_for_broker(port, pid, patience=120):
 
 
 def line(message):
-    objects = "  ".join(
-        f"{o['label']} {o['score']:.2f} [{' '.join(f'{edge:.2f}' for edge in o['box'])}]" for o in message["objects"]
-    )
+    shown, more = message["objects"][:OBJECTS_PER_LINE], len(message["objects"]) - OBJECTS_PER_LINE
+    objects = "  ".join(f"{o['label']} {o['score']:.2f} [{' '.join(f'{edge:.2f}' for edge in o['box'])}]" for o in shown)
+    objects += f"  +{more}" if more > 0 else ""
     when, age = message["ts"]["captured"][11:23], message["lat_ms"]["total"]
     return f"{message['camera']:<6} {when}  {age:4.0f} ms  {objects or '-'}"
 

@@ -1,7 +1,9 @@
 //! What several test binaries need: real brokers and the like. Each uses its own part.
 #![allow(dead_code)]
 
+pub mod assets;
 pub mod certificates;
 pub mod mosquitto;
 pub mod onnx;
 pub mod program;
+pub mod rtsp;
