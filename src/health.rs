@@ -95,10 +95,12 @@ pub struct CameraInput {
 }
 
 /// The publisher at one moment.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PublishInput {
     /// Connected to the broker.
     pub connected: bool,
+    /// Why not, in one sentence, once an attempt has failed.
+    pub problem: Option<String>,
     /// Spooled messages not yet acknowledged.
     pub spool_pending: u64,
     /// Spooled messages dropped because the spool was full.
@@ -107,7 +109,8 @@ pub struct PublishInput {
     pub detections_dropped: u64,
 }
 
-/// Reads every counter and the board. `ready` is the daemon's own: `Err` says why the backend is not warmed.
+/// Reads every counter and the board. `ready` is the daemon's own: `Err` says why the backend is not warmed. Why
+/// there is no broker is not known here.
 pub fn gather(metrics: &Metrics, board: &Board, ready: Result<(), String>, rss_bytes: u64) -> HealthInput {
     let camera = |(id, (version, report)): (CameraId, (u64, CameraReport))| {
         let camera = metrics.camera(&id);
@@ -123,6 +126,7 @@ pub fn gather(metrics: &Metrics, board: &Board, ready: Result<(), String>, rss_b
         lanes_total: metrics.lanes_total.get(),
         publish: PublishInput {
             connected: publish.connected.get() == 1,
+            problem: None,
             spool_pending: u64::try_from(publish.spool_pending.get()).unwrap_or(0),
             spool_dropped: publish.spool_dropped.get(),
             detections_dropped: publish.detections_dropped.get(),

@@ -18,8 +18,8 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::event::rfc3339;
 
-/// The filter where none is given. The embedded broker tells of every connection at `info`.
-const DEFAULT_FILTER: &str = "info,rumqttd=warn";
+/// The filter where none is given.
+const DEFAULT_FILTER: &str = "info";
 
 /// Why there is no log.
 #[derive(Debug, thiserror::Error)]
@@ -217,7 +217,7 @@ mod tests {
     fn a_bad_filter_is_named_with_the_next_step() {
         let error = parse_filter(Some("watchpost=loud")).unwrap_err().to_string();
         assert!(error.contains("\"watchpost=loud\"") && error.contains("WATCHPOST_LOG"), "{error}");
-        assert_eq!(parse_filter(None).unwrap().to_string(), "rumqttd=warn,info");
+        assert_eq!(parse_filter(None).unwrap().to_string(), "info");
     }
 
     #[derive(Clone, Default)]

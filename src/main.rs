@@ -6,6 +6,7 @@ use clap::Parser;
 use watchpost::cli::Cli;
 
 fn main() -> ExitCode {
+    watchpost::worker::abort_on_panic();
     match watchpost::cmd::run(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

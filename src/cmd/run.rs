@@ -207,7 +207,8 @@ impl<'a> Daemon<'a> {
     fn tick(&mut self) -> HealthReport {
         let (now, wall) = (Instant::now(), SystemTime::now());
         let rss = process::rss_bytes().unwrap_or(0);
-        let input = health::gather(&self.around.metrics, &self.around.board, self.ready.clone(), rss);
+        let mut input = health::gather(&self.around.metrics, &self.around.board, self.ready.clone(), rss);
+        input.publish.problem = self.publisher.problem();
         let report = self.monitor.observe(now, wall, &input);
         for transition in &report.transitions {
             let (camera, text) = (transition.camera.as_ref(), &transition.text);

@@ -105,7 +105,6 @@ pub(super) struct FileMqtt {
     #[serde(deserialize_with = "units::size")]
     pub spool: u64,
     pub embedded_listen: String,
-    pub embedded_listen_v5: String,
 }
 
 impl Default for FileMqtt {
@@ -125,7 +124,6 @@ impl Default for FileMqtt {
             key_file: None,
             spool: 256 << 20,
             embedded_listen: "127.0.0.1:1883".to_owned(),
-            embedded_listen_v5: "127.0.0.1:1884".to_owned(),
         }
     }
 }

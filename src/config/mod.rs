@@ -121,12 +121,10 @@ pub struct MqttConfig {
 /// Where the broker is.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Broker {
-    /// In this process: MQTT 3.1.1 on `v4`, MQTT 5 on `v5`. Other than loopback only with a user.
+    /// In this process, MQTT 3.1.1 whatever the protocol setting says. Other than loopback only with a user.
     Embedded {
-        /// Listener for MQTT 3.1.1.
-        v4: SocketAddr,
-        /// Listener for MQTT 5.
-        v5: SocketAddr,
+        /// Where it listens.
+        listen: SocketAddr,
     },
     /// On the network.
     Remote {

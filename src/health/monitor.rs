@@ -277,7 +277,8 @@ fn problems(input: &HealthInput, first: &HealthInput) -> Vec<String> {
     }
     let publish = &input.publish;
     if !publish.connected {
-        problems.push(format!("no MQTT broker: {} messages wait in the spool", publish.spool_pending));
+        let (why, waiting) = (publish.problem.as_deref().unwrap_or("not yet connected"), publish.spool_pending);
+        problems.push(format!("no MQTT broker, {waiting} messages wait in the spool: {why}"));
     }
     let dropped = publish.spool_dropped.saturating_sub(first.publish.spool_dropped);
     if dropped > 0 {
@@ -422,7 +423,7 @@ mod tests {
                 total: self.total.snapshot(),
                 lanes_filled: self.lanes.0,
                 lanes_total: self.lanes.1,
-                publish: self.publish,
+                publish: self.publish.clone(),
                 ready: self.ready.clone(),
                 rss_bytes: 123_456,
             };
@@ -576,7 +577,9 @@ mod tests {
         let mut world = World::new(&[]);
         world.ready = Err("the engine is being opened".to_owned());
         world.publish = PublishInput { connected: false, spool_pending: 12, ..PublishInput::default() };
-        world.tick();
+        let early = world.tick().health.problems;
+        assert_eq!(early[1], "no MQTT broker, 12 messages wait in the spool: not yet connected");
+        world.publish.problem = Some("nothing listens at box:1883".to_owned());
         world.publish.spool_dropped = 7;
         let report = world.tick();
         assert!(!report.health.ready && !report.mqtt_connected);
@@ -584,7 +587,7 @@ mod tests {
             report.health.problems,
             [
                 "the engine is being opened",
-                "no MQTT broker: 12 messages wait in the spool",
+                "no MQTT broker, 12 messages wait in the spool: nothing listens at box:1883",
                 "the spool is full: its oldest messages are dropped, 7 just now"
             ]
         );

@@ -31,7 +31,8 @@ pub enum Judgement {
 }
 
 /// Reads a message. A retained command is ignored: it is from some earlier day, and would switch cameras off at
-/// each start.
+/// each start. Over MQTT 3.1.1 only those from before the connection are known to be retained: a broker hands one that
+/// is published meanwhile to a subscriber like any other, and it is obeyed.
 pub fn judge(topics: &Topics, message: &Incoming) -> Judgement {
     let topic = &message.topic;
     let Some(camera) = topics.camera_of_enabled_set(topic) else {

@@ -46,8 +46,8 @@ impl Version {
 /// Where the broker is and how to greet it.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
-    v4: (String, u16),
-    v5: (String, u16),
+    host: String,
+    port: u16,
     tls: Option<TlsConfig>,
     client_id: String,
     user: Option<String>,
@@ -59,20 +59,18 @@ pub struct Endpoint {
 impl Endpoint {
     /// The endpoint of a configuration; the last will is `offline` on `will_topic`.
     pub fn new(config: &MqttConfig, will_topic: &str) -> Self {
-        let (v4, v5, tls) = match &config.broker {
+        let ((host, port), tls) = match &config.broker {
             Broker::Remote { host, port, tls } => {
                 // rumqttc puts a colon and the port behind it; TLS wants the bare address.
                 let bare = *tls || host.parse::<Ipv6Addr>().is_err();
                 let host = if bare { host.clone() } else { format!("[{host}]") };
-                ((host.clone(), *port), (host, *port), tls.then(|| config.tls.clone()))
+                ((host, *port), tls.then(|| config.tls.clone()))
             }
-            Broker::Embedded { v4, v5 } => {
-                (super::embedded::own_address(*v4), super::embedded::own_address(*v5), None)
-            }
+            Broker::Embedded { listen } => (super::embedded::own_address(*listen), None),
         };
         Self {
-            v4,
-            v5,
+            host,
+            port,
             tls,
             client_id: config.client_id.clone(),
             user: config.user.clone(),
@@ -84,26 +82,18 @@ impl Endpoint {
     }
 
     /// `host:port` for people.
-    pub fn name(&self, version: Version) -> String {
-        let (host, port) = self.address(version);
-        format!("{host}:{port}")
+    pub fn name(&self) -> String {
+        format!("{}:{}", self.host, self.port)
     }
 
     /// The host alone.
-    pub fn host(&self, version: Version) -> &str {
-        &self.address(version).0
+    pub fn host(&self) -> &str {
+        &self.host
     }
 
     /// The user, for people.
     pub fn user(&self) -> Option<&str> {
         self.user.as_deref()
-    }
-
-    fn address(&self, version: Version) -> &(String, u16) {
-        match version {
-            Version::V4 => &self.v4,
-            Version::V5 => &self.v5,
-        }
     }
 
     fn transport(&self) -> Result<Transport, Fault> {
@@ -123,11 +113,11 @@ impl Endpoint {
     ///
     /// The TLS files cannot be used.
     pub fn connect(&self, version: Version) -> Result<(Client, Events), Fault> {
-        let (host, port) = self.address(version);
+        let (host, port) = (&self.host, self.port);
         let transport = self.transport()?;
         Ok(match version {
             Version::V4 => {
-                let mut options = rumqttc::MqttOptions::new(&self.client_id, host, *port);
+                let mut options = rumqttc::MqttOptions::new(&self.client_id, host, port);
                 options.set_transport(transport).set_keep_alive(self.keep_alive).set_clean_session(true);
                 options.set_max_packet_size(PACKET_BYTES_MAX as usize, PACKET_BYTES_MAX as usize);
                 options.set_inflight(PACKET_IDS);
@@ -142,7 +132,7 @@ impl Endpoint {
                 (Client::V4(client), Events::V4(Box::new(events)))
             }
             Version::V5 => {
-                let mut options = v5::MqttOptions::new(&self.client_id, host, *port);
+                let mut options = v5::MqttOptions::new(&self.client_id, host, port);
                 options.set_transport(transport).set_keep_alive(self.keep_alive).set_clean_start(true);
                 options.set_max_packet_size(Some(PACKET_BYTES_MAX));
                 options.set_outgoing_inflight_upper_limit(PACKET_IDS);

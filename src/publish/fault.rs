@@ -63,23 +63,21 @@ impl Fault {
     pub fn from_v4(error: &rumqttc::ConnectionError, endpoint: &Endpoint) -> Self {
         use rumqttc::{ConnectReturnCode as Code, ConnectionError as E, StateError, mqttbytes};
         match error {
-            E::ConnectionRefused(Code::BadUserNamePassword | Code::NotAuthorized) => {
-                unwelcome(endpoint, Version::V4)
-            }
+            E::ConnectionRefused(Code::BadUserNamePassword | Code::NotAuthorized) => unwelcome(endpoint),
             E::ConnectionRefused(Code::RefusedProtocolVersion) => no_version(endpoint, Version::V4),
-            E::ConnectionRefused(code) => refused(endpoint, Version::V4, &format!("{code:?}")),
-            E::NetworkTimeout => no_answer(endpoint, Version::V4),
-            E::MqttState(StateError::ConnectionAborted) => closed(endpoint, Version::V4),
-            E::MqttState(StateError::AwaitPingResp) => no_ping(endpoint, Version::V4),
+            E::ConnectionRefused(code) => refused(endpoint, &format!("{code:?}")),
+            E::NetworkTimeout => no_answer(endpoint),
+            E::MqttState(StateError::ConnectionAborted) => closed(endpoint),
+            E::MqttState(StateError::AwaitPingResp) => no_ping(endpoint),
             E::MqttState(StateError::Deserialization(mqttbytes::Error::Io(error)) | StateError::Io(error)) => {
-                from_io(error, endpoint, Version::V4)
+                from_io(error, endpoint)
             }
             E::MqttState(StateError::Deserialization(_)) | E::NotConnAck(_) => {
                 garbled(endpoint, Version::V4, error)
             }
-            E::Io(error) => from_io(error, endpoint, Version::V4),
-            E::Tls(rumqttc::TlsError::Io(error)) => from_handshake(error, endpoint, Version::V4),
-            other => from_any(other, endpoint, Version::V4),
+            E::Io(error) => from_io(error, endpoint),
+            E::Tls(rumqttc::TlsError::Io(error)) => from_handshake(error, endpoint),
+            other => from_any(other, endpoint),
         }
     }
 
@@ -96,26 +94,26 @@ impl Fault {
                 ConnectReturnCode::BadUserNamePassword
                 | ConnectReturnCode::NotAuthorized
                 | ConnectReturnCode::BadAuthenticationMethod
-                | ConnectReturnCode::Banned => unwelcome(endpoint, version),
-                code => refused(endpoint, version, &format!("{code:?}")),
+                | ConnectReturnCode::Banned => unwelcome(endpoint),
+                code => refused(endpoint, &format!("{code:?}")),
             },
-            E::Timeout(_) => no_answer(endpoint, version),
-            E::MqttState(StateError::ConnectionAborted) => closed(endpoint, version),
-            E::MqttState(StateError::AwaitPingResp) => no_ping(endpoint, version),
+            E::Timeout(_) => no_answer(endpoint),
+            E::MqttState(StateError::ConnectionAborted) => closed(endpoint),
+            E::MqttState(StateError::AwaitPingResp) => no_ping(endpoint),
             E::MqttState(StateError::Deserialization(Bytes::Io(error)) | StateError::Io(error)) => {
-                from_io(error, endpoint, version)
+                from_io(error, endpoint)
             }
             E::MqttState(StateError::Deserialization(_)) | E::NotConnAck(_) => garbled(endpoint, version, error),
             E::MqttState(StateError::ServerDisconnect { reason_code, .. }) => sent_away(endpoint, *reason_code),
-            E::Io(error) => from_io(error, endpoint, version),
-            E::Tls(rumqttc::TlsError::Io(error)) => from_handshake(error, endpoint, version),
-            other => from_any(other, endpoint, version),
+            E::Io(error) => from_io(error, endpoint),
+            E::Tls(rumqttc::TlsError::Io(error)) => from_handshake(error, endpoint),
+            other => from_any(other, endpoint),
         }
     }
 }
 
-fn unwelcome(endpoint: &Endpoint, version: Version) -> Fault {
-    let name = endpoint.name(version);
+fn unwelcome(endpoint: &Endpoint) -> Fault {
+    let name = endpoint.name();
     let text = match endpoint.user() {
         Some(user) => format!("the broker {name} refused the user {user:?}: check mqtt.user and mqtt.password"),
         None => format!("the broker {name} asks for a user: give mqtt.user and mqtt.password"),
@@ -124,37 +122,37 @@ fn unwelcome(endpoint: &Endpoint, version: Version) -> Fault {
 }
 
 fn no_version(endpoint: &Endpoint, version: Version) -> Fault {
-    let name = endpoint.name(version);
+    let name = endpoint.name();
     Fault::new(Kind::Version, format!("the broker {name} does not speak {}: give mqtt.protocol", version.name()))
 }
 
-fn refused(endpoint: &Endpoint, version: Version, code: &str) -> Fault {
-    let name = endpoint.name(version);
+fn refused(endpoint: &Endpoint, code: &str) -> Fault {
+    let name = endpoint.name();
     Fault::new(Kind::Network, format!("the broker {name} refused the connection: {code}"))
 }
 
-fn no_answer(endpoint: &Endpoint, version: Version) -> Fault {
-    let (name, seconds) = (endpoint.name(version), CONNECT_TIMEOUT.as_secs());
+fn no_answer(endpoint: &Endpoint) -> Fault {
+    let (name, seconds) = (endpoint.name(), CONNECT_TIMEOUT.as_secs());
     Fault::new(Kind::Network, format!("the broker {name} did not answer within {seconds} s: check its address"))
 }
 
-fn no_ping(endpoint: &Endpoint, version: Version) -> Fault {
-    let name = endpoint.name(version);
+fn no_ping(endpoint: &Endpoint) -> Fault {
+    let name = endpoint.name();
     Fault::new(Kind::Network, format!("the broker {name} has stopped answering; connecting anew"))
 }
 
-fn closed(endpoint: &Endpoint, version: Version) -> Fault {
-    let name = endpoint.name(version);
+fn closed(endpoint: &Endpoint) -> Fault {
+    let name = endpoint.name();
     Fault::new(Kind::ClosedEarly, format!("the broker {name} closed the connection"))
 }
 
 fn garbled(endpoint: &Endpoint, version: Version, error: &dyn Error) -> Fault {
-    let (name, protocol) = (endpoint.name(version), version.name());
+    let (name, protocol) = (endpoint.name(), version.name());
     Fault::new(Kind::ClosedEarly, format!("the broker {name} answered, but not in {protocol} ({error})"))
 }
 
 fn sent_away(endpoint: &Endpoint, code: DisconnectReasonCode) -> Fault {
-    let name = endpoint.name(Version::V5);
+    let name = endpoint.name();
     match code {
         DisconnectReasonCode::SessionTakenOver => Fault::new(
             Kind::Unwelcome,
@@ -167,27 +165,27 @@ fn sent_away(endpoint: &Endpoint, code: DisconnectReasonCode) -> Fault {
     }
 }
 
-fn from_io(error: &std::io::Error, endpoint: &Endpoint, version: Version) -> Fault {
-    if let Some(text) = tls::explain(error, endpoint.host(version)) {
+fn from_io(error: &std::io::Error, endpoint: &Endpoint) -> Fault {
+    if let Some(text) = tls::explain(error, endpoint.host()) {
         return Fault::new(Kind::Network, text);
     }
     use std::io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
     let early = matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof);
     let kind = if early { Kind::ClosedEarly } else { Kind::Network };
-    Fault::new(kind, explain_io(error, &endpoint.name(version)))
+    Fault::new(kind, explain_io(error, &endpoint.name()))
 }
 
-fn from_handshake(error: &std::io::Error, endpoint: &Endpoint, version: Version) -> Fault {
-    let name = endpoint.name(version);
-    let text = tls::explain(error, endpoint.host(version));
+fn from_handshake(error: &std::io::Error, endpoint: &Endpoint) -> Fault {
+    let name = endpoint.name();
+    let text = tls::explain(error, endpoint.host());
     let plain =
         || format!("the broker {name} ended the TLS handshake ({error}): it may not speak TLS on this port");
     Fault::new(Kind::Network, text.unwrap_or_else(plain))
 }
 
-fn from_any(error: &(dyn Error + 'static), endpoint: &Endpoint, version: Version) -> Fault {
-    let name = endpoint.name(version);
-    let text = tls::explain(error, endpoint.host(version));
+fn from_any(error: &(dyn Error + 'static), endpoint: &Endpoint) -> Fault {
+    let name = endpoint.name();
+    let text = tls::explain(error, endpoint.host());
     Fault::new(
         Kind::Network,
         text.unwrap_or_else(|| format!("the connection to the broker {name} failed: {error}")),

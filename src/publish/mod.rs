@@ -42,7 +42,7 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use tokio::sync::Notify;
 
-use crate::config::{Broker, MqttConfig};
+use crate::config::{Broker, MqttConfig, MqttProtocol};
 use crate::event::{Detections, Health, NoticeKind};
 use crate::frame::CameraId;
 use crate::metrics::PublishMetrics;
@@ -53,6 +53,7 @@ pub use notice::Identity;
 pub use topic::{Topic, TopicError, Topics};
 
 use connection::Endpoint;
+use embedded::Embedded;
 use notice::{Draft, Notices};
 use queue::{Live, LiveQueue};
 use spool::{Batch, Spool};
@@ -230,11 +231,13 @@ fn live(topic: Topic, message: &impl serde::Serialize) -> Option<Live> {
     }
 }
 
-/// The publisher's threads.
+/// The publisher's threads, and the embedded broker.
 pub struct Running {
     shared: Arc<Shared>,
     /// Disconnects when both threads have ended.
     ended: Receiver<()>,
+    /// Ends after them: its clients still get the good-bye.
+    broker: Option<Embedded>,
 }
 
 impl Running {
@@ -253,6 +256,7 @@ impl Running {
         if let Err(RecvTimeoutError::Timeout) = self.ended.recv_timeout(deadline + Duration::from_secs(1)) {
             tracing::error!("the publisher did not end in time; what is spooled is safe");
         }
+        drop(self.broker);
     }
 }
 
@@ -273,10 +277,14 @@ pub fn start(
     check_tls(config)?;
     let notices = Notices::new(identity, topics.notice());
     let spool = open_spool(config, state_dir, &topics, &notices, &metrics)?;
-    if let Broker::Embedded { v4, v5 } = config.broker {
-        embedded::start(v4, v5, config.user.as_deref(), config.password.as_ref())
-            .map_err(PublishError::Embedded)?;
-    }
+    // The embedded broker speaks nothing else.
+    let (broker, protocol) = match config.broker {
+        Broker::Embedded { listen } => {
+            let broker = embedded::start(listen, config.user.as_deref(), config.password.as_ref());
+            (Some(broker.map_err(PublishError::Embedded)?), MqttProtocol::V4)
+        }
+        Broker::Remote { .. } => (None, config.protocol),
+    };
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(PublishError::Network)?;
     let shared = Arc::new(Shared {
@@ -293,7 +301,6 @@ pub fn start(
         topics,
     });
     let endpoint = Endpoint::new(config, shared.topics.status().as_str());
-    let protocol = config.protocol;
     let (input, inputs) = bounded(INPUT_CAPACITY);
     let (alive, ended) = bounded::<()>(1);
     let spooler = (Arc::clone(&shared), alive.clone());
@@ -306,7 +313,7 @@ pub fn start(
         let (shared, _alive) = sender;
         runtime.block_on(worker::Worker::new(&shared, endpoint, protocol, commands).run());
     });
-    Ok((Publisher { shared: Arc::clone(&shared), input }, Running { shared, ended }))
+    Ok((Publisher { shared: Arc::clone(&shared), input }, Running { shared, ended, broker }))
 }
 
 fn check_tls(config: &MqttConfig) -> Result<(), PublishError> {

@@ -230,11 +230,10 @@ impl<'a> Worker<'a> {
         session: &mut Option<Session<'s>>,
     ) -> Result<(), Fault> {
         loop {
-            let happened = self.next(version, events, session).await?;
+            let happened = self.next(events, session).await?;
             match (session.as_mut(), happened) {
                 (None, Happened::Connected(limits)) => {
-                    let text =
-                        format!("connected to the broker {} by {}", self.endpoint.name(version), version.name());
+                    let text = format!("connected to the broker {} by {}", self.endpoint.name(), version.name());
                     // A connection that comes and goes is not worth a line each time either.
                     if let Some(line) = self.greeted.borrow_mut().hear(&text, Instant::now()) {
                         tracing::info!("{line}");
@@ -255,12 +254,7 @@ impl<'a> Worker<'a> {
     }
 
     /// The next thing that happens; meanwhile everything that comes in is handed over.
-    async fn next(
-        &self,
-        version: Version,
-        events: &mut Events,
-        session: &mut Option<Session<'_>>,
-    ) -> Result<Happened, Fault> {
+    async fn next(&self, events: &mut Events, session: &mut Option<Session<'_>>) -> Result<Happened, Fault> {
         let mut next = pin!(timeout(events.patience(), events.next(&self.endpoint)));
         loop {
             self.shared.beat();
@@ -289,7 +283,7 @@ impl<'a> Worker<'a> {
             tokio::select! {
                 biased;
                 happened = &mut next => {
-                    return happened.unwrap_or_else(|_| Err(Fault::silent(&self.endpoint.name(version))));
+                    return happened.unwrap_or_else(|_| Err(Fault::silent(&self.endpoint.name())));
                 }
                 () = self.shared.wake.notified() => {}
                 () = sleep(TICK.min(until_stop.max(Duration::from_millis(10)))) => {}

@@ -6,4 +6,5 @@ pub mod certificates;
 pub mod mosquitto;
 pub mod onnx;
 pub mod program;
+pub mod publisher;
 pub mod rtsp;

@@ -199,8 +199,7 @@ fn embedded_broker_is_open_to_others_only_with_a_password() {
     let folder = Folder::new();
     let embedded = "embedded\"\nembedded_listen = \"0.0.0.0:1883\"\nuser = \"u\"\npassword_file = \"good\"";
     let config = folder.parse(&with("mqtt://broker.lan\"", embedded)).unwrap();
-    let (v4, v5) = ("0.0.0.0:1883".parse().unwrap(), "127.0.0.1:1884".parse().unwrap());
-    assert_eq!(config.mqtt.broker, Broker::Embedded { v4, v5 });
+    assert_eq!(config.mqtt.broker, Broker::Embedded { listen: "0.0.0.0:1883".parse().unwrap() });
     let no_password = embedded.rsplit_once('\n').unwrap().0;
     let problems = folder.problems(&with("mqtt://broker.lan\"", no_password));
     assert_eq!(problems.len(), 1, "{problems:?}");
@@ -314,8 +313,8 @@ const REPLACED: &[(&str, &str, usize, &str, &str)] = &[
     ("mqtt://broker.lan\"", "mqtts://b\"\nca_file = \"m.toml\"", 6, "mqtt.ca_file", "no PEM certificate"),
     ("mqtt://broker.lan\"", "mqtts://b\"\ncert_file = \"ca.pem\"\nkey_file = \"open-key.pem\"", 7, "mqtt.key_file", "chmod 600"),
     ("mqtt://broker.lan\"", "mqtts://b\"\ncert_file = \"ca.pem\"\nkey_file = \"nil\"", 7, "mqtt.key_file", "no such file"),
-    ("mqtt://broker.lan\"", "embedded\"\nembedded_listen_v5 = \"0.0.0.0:1884\"", 6, "mqtt.embedded_listen_v5", "give user and password_file"),
-    ("mqtt://broker.lan\"", "embedded\"\nembedded_listen = \"127.0.0.1:1884\"", 4, "mqtt.embedded_listen_v5", "its own port"),
+    ("mqtt://broker.lan\"", "embedded\"\nembedded_listen = \"0.0.0.0:1883\"", 6, "mqtt.embedded_listen", "give user and password_file"),
+    ("mqtt://broker.lan\"", "embedded\"\nprotocol = \"5\"", 6, "mqtt.protocol", "speaks MQTT 3.1.1 only"),
     ("\"gate\"", "\"yard\"", 10, "camera[yard].id", "another camera on line 7"),
     ("id = \"gate\"", "", 6, "camera[#1].id", "give an id"),
     ("\"yard\"", "\"the yard\"", 10, "camera[#2].id", "topic"),

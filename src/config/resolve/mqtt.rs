@@ -6,7 +6,7 @@ use super::address::Address;
 use super::{Origin, Origins, Resolver, any_given};
 use crate::config::file::FileMqtt;
 use crate::config::report::Section;
-use crate::config::{Broker, MqttConfig, Secret, TlsConfig};
+use crate::config::{Broker, MqttConfig, MqttProtocol, Secret, TlsConfig};
 
 /// Longest base of all topics, in bytes: leaves room for the levels below it in MQTT's 65,535.
 const BASE_BYTES_MAX: usize = 256;
@@ -39,15 +39,17 @@ impl Resolver<'_> {
         self.unused(section, &target);
         let login = (target.user.take(), target.password.take());
         let (user, password) = self.login(section, login, file.user.as_deref(), &origins);
-        if let Some(Broker::Embedded { v4, v5 }) = &target.broker {
+        if let Some(Broker::Embedded { listen }) = &target.broker {
             let named = user.is_some() || section.given("user");
             let locked = named && any_given(section, &origins);
-            for (key, at) in [("embedded_listen", v4), ("embedded_listen_v5", v5)] {
-                if !at.ip().is_loopback() && !locked {
-                    let text = "others can reach this address: give user and password_file, or listen on 127.0.0.1";
-                    self.report.at(section, key, text);
-                }
+            if !listen.ip().is_loopback() && !locked {
+                let text = "others can reach this address: give user and password_file, or listen on 127.0.0.1";
+                self.report.at(section, "embedded_listen", text);
             }
+        }
+        if target.embedded && file.protocol == MqttProtocol::V5 {
+            let text = "the embedded broker speaks MQTT 3.1.1 only: remove this or give the broker's address";
+            self.report.at(section, "protocol", text);
         }
         let base = self.base(section, &file.base);
         let client_id = self.client_id(section, file.client_id.as_deref(), node);
@@ -74,15 +76,8 @@ impl Resolver<'_> {
         let mut target = Target { broker: None, tls: false, embedded: false, user: None, password: None };
         if written == "embedded" {
             target.embedded = true;
-            let v4 = self.listen(section, "embedded_listen", &file.embedded_listen);
-            let v5 = self.listen(section, "embedded_listen_v5", &file.embedded_listen_v5);
-            if let (Some(v4), Some(v5)) = (v4, v5) {
-                if v4 == v5 && v4.port() != 0 {
-                    let text = "embedded_listen is the same address: give each protocol its own port";
-                    self.report.at(section, "embedded_listen_v5", text);
-                }
-                target.broker = Some(Broker::Embedded { v4, v5 });
-            }
+            let listen = self.listen(section, "embedded_listen", &file.embedded_listen);
+            target.broker = listen.map(|listen| Broker::Embedded { listen });
             return target;
         }
         let lower = |(scheme, rest): (&str, _)| (scheme.to_ascii_lowercase(), rest);
@@ -121,11 +116,9 @@ impl Resolver<'_> {
                 self.report.at(section, key, text);
             }
         }
-        for key in ["embedded_listen", "embedded_listen_v5"] {
-            if !target.embedded && section.given(key) {
-                let text = "this is for broker = \"embedded\": remove this or change the broker";
-                self.report.at(section, key, text);
-            }
+        if !target.embedded && section.given("embedded_listen") {
+            let text = "this is for broker = \"embedded\": remove this or change the broker";
+            self.report.at(section, "embedded_listen", text);
         }
     }
 
