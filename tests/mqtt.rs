@@ -234,7 +234,7 @@ fn a_wrong_password_is_said_in_words_and_retried_slowly() {
     };
     let tested = Box::start(&user(config(broker.port())), state.path());
     tested.notices(0..1);
-    tested.wait_problem("refused the user \"box\": check mqtt.user and mqtt.password");
+    tested.wait_problem("refused the user \"box\": check mqtt.user and its password_file");
     assert!(!tested.publisher.problem().unwrap().contains("s3cret"));
     broker.configure(&["allow_anonymous false", &right]);
     broker.restart();
@@ -287,7 +287,7 @@ fn tls_with_a_private_ca_works_and_every_failure_has_its_words() {
 
         let no_certificate = MqttConfig { protocol, ..tls(broker.port(), &dir, None) };
         let tested = Box::start(&no_certificate, state.path());
-        tested.wait_problem("asks for a client certificate: give mqtt.tls.cert_file");
+        tested.wait_problem("asks for a client certificate: give mqtt.cert_file");
         tested.finish();
     }
     let state = TempDir::new().unwrap();
@@ -296,7 +296,7 @@ fn tls_with_a_private_ca_works_and_every_failure_has_its_words() {
         certificates(elsewhere.path(), authority, "DNS:elsewhere");
         let wrong_ca = tls(broker.port(), elsewhere.path(), Some(&dir));
         let tested = Box::start(&wrong_ca, state.path());
-        tested.wait_problem("not from an authority that is trusted here: give its CA as mqtt.tls.ca_file");
+        tested.wait_problem("not from an authority that is trusted here: give its CA as mqtt.ca_file");
         tested.finish();
     }
 
@@ -327,7 +327,7 @@ fn tls_with_a_private_ca_works_and_every_failure_has_its_words() {
     let missing = tls(1, Path::new("/nonexistent"), None);
     let identity = Identity { node: "box".to_owned(), boot: "0123ab".to_owned() };
     let error = publish::start(&missing, identity, state.path(), PublishMetrics::default(), bounded(1).0).err();
-    assert!(error.unwrap().to_string().contains("mqtt.tls.ca_file /nonexistent/ca.pem cannot be read"));
+    assert!(error.unwrap().to_string().contains("mqtt.ca_file /nonexistent/ca.pem cannot be read"));
 }
 
 #[test]

@@ -115,8 +115,8 @@ impl Fault {
 fn unwelcome(endpoint: &Endpoint) -> Fault {
     let name = endpoint.name();
     let text = match endpoint.user() {
-        Some(user) => format!("the broker {name} refused the user {user:?}: check mqtt.user and mqtt.password"),
-        None => format!("the broker {name} asks for a user: give mqtt.user and mqtt.password"),
+        Some(user) => format!("the broker {name} refused the user {user:?}: check mqtt.user and its password_file"),
+        None => format!("the broker {name} asks for a user: give mqtt.user and its password_file"),
     };
     Fault::new(Kind::Unwelcome, text)
 }

@@ -328,7 +328,7 @@ impl Spool {
             *overflow = Some(outcome.next);
             let text = format!(
                 "The spool was full ({} bytes): its oldest messages were dropped, because the broker was away or \
-                 slow. Give a larger mqtt.spool_bytes to keep more.",
+                 slow. Give a larger mqtt.spool to keep more.",
                 self.limit
             );
             let draft = self.notices.draft(NoticeKind::SpoolOverflow, None, text);

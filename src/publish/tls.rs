@@ -25,16 +25,16 @@ pub fn client_config(settings: &TlsConfig) -> Result<Arc<ClientConfig>, String> 
         .with_root_certificates(roots(settings)?);
     let config = match (&settings.cert_file, &settings.key_file) {
         (Some(cert), Some(key)) => {
-            let chain = certificates(cert, "mqtt.tls.cert_file")?;
+            let chain = certificates(cert, "mqtt.cert_file")?;
             let secret = PrivateKeyDer::from_pem_file(key).map_err(|error| {
-                format!("mqtt.tls.key_file {} holds no usable key ({error}): give a PEM key", key.display())
+                format!("mqtt.key_file {} holds no usable key ({error}): give a PEM key", key.display())
             })?;
             builder.with_client_auth_cert(chain, secret).map_err(|error| {
                 format!("the client certificate {} and its key do not go together: {error}", cert.display())
             })?
         }
         (None, None) => builder.with_no_client_auth(),
-        _ => return Err("mqtt.tls has one of cert_file and key_file: give both, or neither".to_owned()),
+        _ => return Err("mqtt has one of cert_file and key_file: give both, or neither".to_owned()),
     };
     Ok(Arc::new(config))
 }
@@ -42,12 +42,12 @@ pub fn client_config(settings: &TlsConfig) -> Result<Arc<ClientConfig>, String> 
 fn roots(settings: &TlsConfig) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
     let (found, place) = match &settings.ca_file {
-        Some(file) => (certificates(file, "mqtt.tls.ca_file")?, format!("mqtt.tls.ca_file {}", file.display())),
+        Some(file) => (certificates(file, "mqtt.ca_file")?, format!("mqtt.ca_file {}", file.display())),
         None => (rustls_native_certs::load_native_certs().certs, "the system's certificate store".to_owned()),
     };
     roots.add_parsable_certificates(found);
     if roots.is_empty() {
-        return Err(format!("{place} holds no usable certificate authority: give one as mqtt.tls.ca_file"));
+        return Err(format!("{place} holds no usable certificate authority: give one as mqtt.ca_file"));
     }
     Ok(roots)
 }
@@ -64,7 +64,7 @@ pub fn explain(error: &(dyn Error + 'static), host: &str) -> Option<String> {
         rustls::Error::InvalidCertificate(problem) => certificate(problem, host),
         rustls::Error::AlertReceived(alert) => match alert {
             AlertDescription::CertificateRequired | AlertDescription::HandshakeFailure => {
-                "the broker asks for a client certificate: give mqtt.tls.cert_file and mqtt.tls.key_file".to_owned()
+                "the broker asks for a client certificate: give mqtt.cert_file and mqtt.key_file".to_owned()
             }
             AlertDescription::UnknownCA
             | AlertDescription::BadCertificate
@@ -86,7 +86,7 @@ fn certificate(problem: &CertificateError, host: &str) -> String {
     match problem {
         // A bad signature is that of another authority of the same name: a CA that was made anew.
         CertificateError::UnknownIssuer | CertificateError::BadSignature => {
-            "the broker's certificate is not from an authority that is trusted here: give its CA as mqtt.tls.ca_file"
+            "the broker's certificate is not from an authority that is trusted here: give its CA as mqtt.ca_file"
                 .to_owned()
         }
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => {

@@ -156,7 +156,7 @@ impl<'a> Worker<'a> {
             }
             let mut text = end.fault.text;
             if end.fault.kind == Kind::ClosedEarly && !end.accepted {
-                text.push_str(" without accepting us: check mqtt.protocol, mqtt.user and mqtt.password");
+                text.push_str(" without accepting us: check mqtt.protocol, mqtt.user and its password_file");
             }
             if let Some(line) = complaints.hear(&text, Instant::now()) {
                 tracing::warn!("{line}");
