@@ -134,7 +134,10 @@ impl<'a> Daemon<'a> {
                     Ok(Signal::Now) => std::process::exit(1),
                 },
                 recv(orders) -> order => if let Ok(order) = order { self.obey(&order) },
-                recv(news) -> news => if let Ok(news) = news { self.backend_news(news) },
+                recv(news) -> news => if let Ok(news) = news {
+                    self.backend_news(news);
+                    due = Instant::now(); // whoever waits for /readyz need not wait for the second
+                },
                 default(wait) => {
                     let report = self.tick();
                     line.update(&report);
