@@ -28,14 +28,14 @@ pub struct Fairness {
 }
 
 impl Fairness {
-    /// Decides over `slots`, in a fixed order, for an engine of `lanes` lanes. A partial batch leaves when every
-    /// live camera has a frame in it, or when its oldest frame has waited for `deadline`.
+    /// Decides over `slots`, in a fixed order, for an engine of `lanes` lanes. A partial batch leaves when no
+    /// live camera or file has more to give, or when its oldest frame has waited for `deadline`.
     pub fn decide(&mut self, now: Instant, slots: &[SlotView], lanes: usize, deadline: Duration) -> Decision {
         let Some(oldest) = slots.iter().filter_map(|s| s.since).min() else {
             return Decision::Idle;
         };
         let ready: usize = slots.iter().map(|s| s.ready).sum();
-        let missing = slots.iter().any(|s| s.live && s.ready == 0);
+        let missing = slots.iter().any(|s| s.live && s.ready < s.depth);
         let due = oldest + deadline;
         if ready < lanes && missing && now < due {
             return Decision::WaitUntil(due);
@@ -82,7 +82,7 @@ mod tests {
     const DEADLINE: Duration = Duration::from_millis(40);
 
     fn view(ready: usize, live: bool, weight: u8, since: Instant) -> SlotView {
-        SlotView { ready, since: (ready > 0).then_some(since), live, weight }
+        SlotView { ready, depth: 1, since: (ready > 0).then_some(since), live, weight }
     }
 
     #[test]
@@ -113,7 +113,12 @@ mod tests {
     #[test]
     fn a_lossless_file_fills_several_lanes() {
         let t = Instant::now();
-        let slots = [view(4, true, 5, t), view(1, true, 5, t)];
+        let file = |ready: usize, live: bool| SlotView { depth: 4, ..view(ready, live, 5, t) };
+        let slots = [file(2, true), view(1, true, 5, t)];
+        assert_eq!(Fairness::default().decide(t, &slots, 4, DEADLINE), Decision::WaitUntil(t + DEADLINE));
+        let at_its_end = [file(2, false), view(1, true, 5, t)];
+        assert!(matches!(Fairness::default().decide(t, &at_its_end, 4, DEADLINE), Decision::Go(c) if c.len() == 3));
+        let slots = [file(4, true), view(1, true, 5, t)];
         let Decision::Go(mut chosen) = Fairness::default().decide(t, &slots, 4, DEADLINE) else {
             panic!("ready frames fill the batch")
         };

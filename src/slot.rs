@@ -139,6 +139,8 @@ impl Drop for SlotWriter {
 pub struct SlotView {
     /// Frames ready.
     pub ready: usize,
+    /// Frames there may be: 1 for a live camera, a batch for a lossless file.
+    pub depth: usize,
     /// Arrival of the oldest of them in the slot, by when it left the decoder.
     pub since: Option<Instant>,
     /// The camera delivers frames.
@@ -163,6 +165,7 @@ impl SlotReader {
         let state = self.shared.lock();
         SlotView {
             ready: state.frames.len(),
+            depth: self.shared.depth,
             since: state.frames.front().map(|f| f.info.decoded),
             live: self.shared.live.load(Ordering::Relaxed),
             weight: self.shared.weight,

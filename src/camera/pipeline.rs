@@ -4,6 +4,7 @@
 //! lines that begin with `#` are comments. Addresses and credentials are set as properties, never by text.
 
 use std::path::Path;
+use std::sync::{Arc, OnceLock};
 
 use gio::prelude::TlsBackendExt;
 use gstreamer as gst;
@@ -57,6 +58,15 @@ pub struct Pipeline {
     pub source: gst::Element,
     /// The element `frames`.
     pub frames: AppSink,
+    /// What is wrong with the camera's certificate: errors of the connection do not tell.
+    distrust: Arc<OnceLock<CameraError>>,
+}
+
+impl Pipeline {
+    /// A bus error in words, by what may be done about it.
+    pub fn error(&self, error: &gst::message::Error) -> CameraError {
+        self.distrust.get().cloned().unwrap_or_else(|| stream_error(error))
+    }
 }
 
 /// The names of the built-in descriptions.
@@ -112,7 +122,7 @@ pub fn parse(name: &str) -> Result<Pipeline, CameraError> {
         .by_name("frames")
         .and_then(|e| e.downcast::<AppSink>().ok())
         .ok_or_else(|| wrong("no appsink has name=frames"))?;
-    Ok(Pipeline { pipeline, source, frames })
+    Ok(Pipeline { pipeline, source, frames, distrust: Arc::default() })
 }
 
 /// A pipeline ready to start: source properties, decoder threads and the sink's pace are set.
@@ -123,7 +133,10 @@ pub fn parse(name: &str) -> Result<Pipeline, CameraError> {
 pub fn build(name: &str, source: &Source) -> Result<Pipeline, CameraError> {
     let parts = parse(name)?;
     match source {
-        Source::Rtsp(rtsp) => set_rtsp(&parts.source, rtsp)?,
+        Source::Rtsp(rtsp) => {
+            set_rtsp(&parts.source, rtsp)?;
+            watch_certificate(&parts);
+        }
         Source::File { path, .. } => {
             if let Err(e) = std::fs::File::open(path) {
                 let text = format!("file {}: {e}: give the path of a video this user may read", path.display());
@@ -246,14 +259,8 @@ fn set(element: &gst::Element, property: &str, value: impl Into<gst::glib::Value
 }
 
 fn set_rtsp(src: &gst::Element, rtsp: &RtspSource) -> Result<(), CameraError> {
-    set(src, "location", rtsp.url.clone())?;
+    set(src, "location", location(rtsp))?;
     set(src, "latency", u32::try_from(rtsp.latency.as_millis()).unwrap_or(u32::MAX))?;
-    if let Some(user) = &rtsp.user {
-        set(src, "user-id", user.clone())?;
-    }
-    if let Some(password) = &rtsp.password {
-        set(src, "user-pw", password.expose().to_owned())?;
-    }
     let transport = match (rtsp.transport, rtsp.url.starts_with("rtsps")) {
         (Transport::Tcp, false) => "tcp",
         (Transport::Udp, false) => "udp",
@@ -279,6 +286,19 @@ fn set_rtsp(src: &gst::Element, rtsp: &RtspSource) -> Result<(), CameraError> {
     Ok(())
 }
 
+/// The address with user and password in it: rtspsrc answers a refusal with those of an address once, with those of its
+/// properties eight times in a row, and accounts get locked.
+fn location(rtsp: &RtspSource) -> String {
+    let escaped = |text: &str| gst::glib::uri_escape_string(text, None::<&str>, false);
+    match (rtsp.url.split_once("://"), &rtsp.user) {
+        (Some((scheme, place)), Some(user)) => {
+            let password = rtsp.password.as_ref().map(|password| escaped(password.expose())).unwrap_or_default();
+            format!("{scheme}://{}:{password}@{place}", escaped(user))
+        }
+        _ => rtsp.url.clone(),
+    }
+}
+
 fn set_tls(src: &gst::Element, rtsp: &RtspSource) -> Result<(), CameraError> {
     if !rtsp.verify {
         set(src, "tls-validation-flags", gio::TlsCertificateFlags::empty())?;
@@ -294,6 +314,33 @@ fn set_tls(src: &gst::Element, rtsp: &RtspSource) -> Result<(), CameraError> {
         set(src, "tls-database", database)?;
     }
     Ok(())
+}
+
+/// Asked only about certificates that were found wanting.
+fn watch_certificate(parts: &Pipeline) {
+    let distrust = Arc::clone(&parts.distrust);
+    parts.source.connect("accept-certificate", false, move |values| {
+        let flags = values.get(3).and_then(|v| v.get::<gio::TlsCertificateFlags>().ok());
+        // The first complaint stands.
+        let _ = distrust.set(CameraError::Setup(certificate_error(flags)));
+        Some(false.to_value())
+    });
+}
+
+fn certificate_error(flags: Option<gio::TlsCertificateFlags>) -> String {
+    use gio::TlsCertificateFlags as Flags;
+    let known = [
+        (Flags::UNKNOWN_CA, "its authority is not trusted"),
+        (Flags::BAD_IDENTITY, "it is for another host"),
+        (Flags::NOT_ACTIVATED, "it is not yet valid"),
+        (Flags::EXPIRED, "it has expired"),
+        (Flags::REVOKED, "it was revoked"),
+        (Flags::INSECURE, "its algorithm is insecure"),
+    ];
+    let flags = flags.unwrap_or(Flags::GENERIC_ERROR);
+    let found: Vec<&str> = known.iter().filter(|(flag, _)| flags.contains(*flag)).map(|(_, text)| *text).collect();
+    let found = if found.is_empty() { "it cannot be checked".to_owned() } else { found.join(", ") };
+    format!("TLS: the camera's certificate is refused, {found}: give the camera's ca_file, or tls_verify = false")
 }
 
 fn set_test(parts: &Pipeline, size: (u32, u32), fps: u32, pattern: &str) -> Result<(), CameraError> {
@@ -331,20 +378,28 @@ fn set_decoder(element: &gst::Element) {
 }
 
 /// A bus error in words, by what may be done about it.
-pub fn stream_error(error: &gst::message::Error) -> CameraError {
-    fault(&error.error(), &error.debug().unwrap_or_default())
+fn stream_error(error: &gst::message::Error) -> CameraError {
+    let status = error.details().and_then(|details| details.get::<u32>("rtsp-status-code").ok());
+    match status {
+        // A locked account is 403 on some cameras.
+        Some(401 | 403) => refused(),
+        _ => fault(&error.error(), &error.debug().unwrap_or_default()),
+    }
+}
+
+fn refused() -> CameraError {
+    let text = "the camera refused the user or password: correct them in the configuration";
+    CameraError::Refused(text.to_owned())
 }
 
 fn fault(reason: &gst::glib::Error, debug: &str) -> CameraError {
     let text = reason.message().trim_end_matches('.').to_owned();
     // On some versions rtspsrc reports a wrong password with a generic code. The number alone may stand in codec data.
-    let refused = reason.matches(gst::ResourceError::NotAuthorized)
+    if reason.matches(gst::ResourceError::NotAuthorized)
         || debug.contains("(401)")
-        || debug.contains("Unauthorized");
-    if refused {
-        return CameraError::Refused(
-            "the camera refused the user or password: correct them in the configuration".to_owned(),
-        );
+        || debug.contains("Unauthorized")
+    {
+        return refused();
     }
     if debug.contains("gst_rtspsrc") && reason.matches(gst::StreamError::CodecNotFound) {
         let text =
@@ -354,6 +409,9 @@ fn fault(reason: &gst::glib::Error, debug: &str) -> CameraError {
     if reason.matches(gst::CoreError::MissingPlugin) || reason.matches(gst::StreamError::CodecNotFound) {
         // "Missing decoder: H.264 (Main Profile) (video/x-h264, …)": the caps are long.
         let missing = debug.lines().find_map(|line| line.strip_prefix("Missing "));
+        if missing.is_some_and(|what| what.contains("(audio/")) && !debug.contains("(video/") {
+            return CameraError::Setup("it holds sound and no video: give another".to_owned());
+        }
         let missing = missing.map(|what| what.split(" (video/").next().unwrap_or(what));
         let what = missing.map_or(text, |what| format!("GStreamer has no {what}"));
         return CameraError::Setup(format!("{what}: install the plug-in for it (gstreamer1.0-libav has most)"));

@@ -48,7 +48,7 @@ fn first_sample(parts: &Pipeline) -> Result<gst::Sample, CameraError> {
         }
         let message = parts.pipeline.bus().and_then(|bus| bus.pop_filtered(&[gst::MessageType::Error]));
         if let Some(gst::MessageView::Error(error)) = message.as_ref().map(|m| m.view()) {
-            return Err(pipeline::stream_error(error));
+            return Err(parts.error(error));
         }
         if start.elapsed() > FIRST_LIMIT || parts.frames.is_eos() {
             return Err(CameraError::Stream("no frame came: give a picture or a video stream".to_owned()));

@@ -204,24 +204,35 @@ pub struct Feeder {
     pub ended: Receiver<()>,
 }
 
-/// Connects a pipeline to its slot: the callback of a live camera, or the feeder thread of a file read as fast as
-/// possible (a callback that waits for the slot would deadlock the change to NULL).
-pub fn attach(intake: &Arc<Intake>, connection: &Arc<Connection>, parts: &Pipeline) -> Option<Feeder> {
+/// Connects a pipeline that is not yet started to its slot. A file read as fast as possible needs a [`feeder`] too.
+pub fn attach(intake: &Arc<Intake>, connection: &Arc<Connection>, parts: &Pipeline) {
     offer_video_meta(&parts.frames);
     if matches!(intake.config.source, Source::Rtsp(_)) {
         watch_arrivals(connection, &parts.source);
     }
-    if intake.is_fast_file() {
-        intake.resume_feeding();
-        let (intake, connection, sink) = (Arc::clone(intake), Arc::clone(connection), parts.frames.clone());
-        let name = format!("feed-{}", intake.config.id);
-        let (ending, ended) = bounded(0);
-        let thread = crate::worker::spawn(&name, move || {
-            feed(&intake, &connection, &sink);
-            drop(ending);
-        });
-        return Some(Feeder { thread, ended });
+    if !intake.is_fast_file() {
+        set_callback(intake, connection, &parts.frames);
     }
+}
+
+/// The feeder of a file read as fast as possible (a callback that waits for the slot would deadlock the change to
+/// NULL). For a pipeline that is started: before, its sink calls itself at the end of the stream.
+pub fn feeder(intake: &Arc<Intake>, connection: &Arc<Connection>, parts: &Pipeline) -> Option<Feeder> {
+    if !intake.is_fast_file() {
+        return None;
+    }
+    intake.resume_feeding();
+    let (intake, connection, sink) = (Arc::clone(intake), Arc::clone(connection), parts.frames.clone());
+    let name = format!("feed-{}", intake.config.id);
+    let (ending, ended) = bounded(0);
+    let thread = crate::worker::spawn(&name, move || {
+        feed(&intake, &connection, &sink);
+        drop(ending);
+    });
+    Some(Feeder { thread, ended })
+}
+
+fn set_callback(intake: &Arc<Intake>, connection: &Arc<Connection>, sink: &AppSink) {
     let (intake, connection) = (Arc::clone(intake), Arc::clone(connection));
     let callbacks = gstreamer_app::AppSinkCallbacks::builder()
         .new_sample(move |sink| {
@@ -237,8 +248,7 @@ pub fn attach(intake: &Arc<Intake>, connection: &Arc<Connection>, parts: &Pipeli
             Ok(gst::FlowSuccess::Ok)
         })
         .build();
-    parts.frames.set_callbacks(callbacks);
-    None
+    sink.set_callbacks(callbacks);
 }
 
 /// The loop of a feeder: ends with the file, or when it is told to.

@@ -131,9 +131,12 @@ impl Life {
         let config = self.intake.config();
         let parts = pipeline::build(&config.pipeline, &config.source)?;
         let connection = Arc::new(Connection::default());
-        let feeder = sink::attach(&self.intake, &connection, &parts);
+        sink::attach(&self.intake, &connection, &parts);
+        let _ = parts.pipeline.set_state(gst::State::Playing); // a failure is on the bus, in words
+        let feeder = sink::feeder(&self.intake, &connection, &parts);
         let running = Running { parts: Some(parts), feeder, intake: Arc::clone(&self.intake) };
-        self.watch(&running, &connection)
+        let place = place(&self.intake.config().source);
+        self.watch(&running, &connection).map_err(|error| error.of(&place))
     }
 
     fn watch(&mut self, running: &Running, connection: &Connection) -> Result<End, CameraError> {
@@ -142,16 +145,15 @@ impl Life {
             return Err(CameraError::Setup("the pipeline has no bus".to_owned()));
         };
         let started = Instant::now();
-        let mut online = false;
-        let _ = parts.pipeline.set_state(gst::State::Playing); // a failure is on the bus, in words
+        let mut said = Seen::default();
         loop {
             let wanted = [gst::MessageType::Error, gst::MessageType::Eos, gst::MessageType::Latency];
             let message = bus.timed_pop_filtered(TICK, &wanted);
             match message.as_ref().map(|m| m.view()) {
                 Some(gst::MessageView::Error(error)) => {
-                    return Err(connection.seen().error.unwrap_or_else(|| pipeline::stream_error(error)));
+                    return Err(connection.seen().error.unwrap_or_else(|| parts.error(error)));
                 }
-                Some(gst::MessageView::Eos(_)) => return self.end_of_stream(running),
+                Some(gst::MessageView::Eos(_)) => return self.end_of_stream(running, connection),
                 Some(gst::MessageView::Latency(_)) => drop(parts.pipeline.recalculate_latency()),
                 _ => {}
             }
@@ -162,12 +164,13 @@ impl Life {
             if let Some(error) = seen.error {
                 return Err(error);
             }
-            if !online && seen.size.is_some() {
-                online = true;
+            // Again when the size changes in the stream, or the camera's clock becomes known.
+            if seen.size.is_some() && (seen.size, seen.clock) != (said.size, said.clock) {
                 self.intake.set_live(true);
                 self.say_online(&seen);
+                said = seen;
             }
-            self.check_silence(started, online)?;
+            self.check_silence(started, said.size.is_some())?;
         }
     }
 
@@ -184,11 +187,19 @@ impl Life {
         Err(CameraError::Stream(format!("no frame for {seconds:.0} s: the connection is built anew")))
     }
 
-    fn end_of_stream(&mut self, running: &Running) -> Result<End, CameraError> {
-        if matches!(self.intake.config().source, Source::File { .. }) {
-            return Ok(self.wait_for_feeder(running));
+    fn end_of_stream(&mut self, running: &Running, connection: &Connection) -> Result<End, CameraError> {
+        if !matches!(self.intake.config().source, Source::File { .. }) {
+            return Err(CameraError::Stream("the camera ended the stream".to_owned()));
         }
-        Err(CameraError::Stream("the camera ended the stream".to_owned()))
+        let end = self.wait_for_feeder(running);
+        match connection.seen() {
+            Seen { error: Some(error), .. } => Err(error),
+            // To read it again at once, as `repeat` says, would be a loop without end or rest.
+            Seen { size: None, .. } if matches!(end, End::Finished) => {
+                Err(CameraError::Setup("it holds no video that can be decoded: give another".to_owned()))
+            }
+            _ => Ok(end),
+        }
     }
 
     /// What a feeder still holds at the end of its file goes through first.
@@ -275,6 +286,19 @@ impl Life {
         };
         self.since = Some((status, since));
         CameraReport { status, reason, since, attempts: 0, next_retry: None, size: None, clock: None }
+    }
+}
+
+/// Where video comes from, for people. Of an address only host and port: some cameras take a password in the path.
+fn place(source: &Source) -> String {
+    match source {
+        Source::Rtsp(rtsp) => {
+            let place = rtsp.url.split_once("://").map_or(rtsp.url.as_str(), |(_, place)| place);
+            place.split(['/', '?']).next().unwrap_or_default().to_owned()
+        }
+        Source::File { path, .. } => path.display().to_string(),
+        Source::V4l2 { device } => device.display().to_string(),
+        Source::Test { .. } => "test picture".to_owned(),
     }
 }
 

@@ -13,8 +13,8 @@ use crate::cli::{Code, Failure};
 use crate::config::Config;
 use crate::daemon::{self, Graph, Surroundings};
 use crate::event::{
-    CameraStatus, DETECTIONS_SCHEMA, HEALTH_SCHEMA, INFO_SCHEMA, Info, NOTICE_SCHEMA, NoticeKind, STATE_SCHEMA,
-    rfc3339,
+    CameraState, CameraStatus, DETECTIONS_SCHEMA, HEALTH_SCHEMA, INFO_SCHEMA, Info, NOTICE_SCHEMA, NoticeKind,
+    STATE_SCHEMA, rfc3339,
 };
 use crate::frame::CameraId;
 use crate::health::{self, Board, HealthReport, Monitor};
@@ -261,17 +261,28 @@ impl<'a> Daemon<'a> {
                 std::process::exit(1);
             }
         });
-        let ended = self.graph.stop();
+        let Self { around, graph, publisher, topics, mut monitor, ready, .. } = self;
+        let ended = graph.stop();
         let text = match &ended {
             Ok(()) => "watchpost is stopping: it was told to".to_owned(),
             Err(error) => format!("watchpost is stopping: {error}"),
         };
-        for camera in &self.config.cameras {
-            self.publisher.retain(self.topics.camera_status(&camera.id), "offline".into());
+        let input = health::gather(&around.metrics, &around.board, ready, 0);
+        for (id, state) in monitor.observe(Instant::now(), SystemTime::now(), &input).states {
+            publisher.retain(topics.camera_state(&id), json(&stopped(state)));
+            publisher.retain(topics.camera_status(&id), "offline".into());
         }
-        self.publisher.notice(NoticeKind::Stopping, None, text);
+        publisher.notice(NoticeKind::Stopping, None, text);
         ended.map_err(Failure::from)
     }
+}
+
+/// A camera's last word, with the final account of its frames.
+fn stopped(mut state: CameraState) -> CameraState {
+    if state.status != CameraStatus::Finished {
+        (state.status, state.reason) = (CameraStatus::Offline, "watchpost was stopped".to_owned());
+    }
+    CameraState { next_retry_ms: None, fps: 0.0, ..state }
 }
 
 fn status_word(status: CameraStatus) -> &'static str {

@@ -3,8 +3,12 @@
 
 pub mod assets;
 pub mod certificates;
+pub mod clips;
+pub mod cores;
+pub mod daemon;
 pub mod mosquitto;
 pub mod onnx;
 pub mod program;
 pub mod publisher;
 pub mod rtsp;
+pub mod tap;

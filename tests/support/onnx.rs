@@ -39,8 +39,17 @@ fn model(nodes: &[u8], initializers: &[u8], output: &[u64]) -> Vec<u8> {
 
 /// Input 1 x 3 x 32 x 32 as 1 x 6 x 512: read as a YOLOv8 head of two classes.
 pub fn yolov8() -> Vec<u8> {
+    yolov8_of_batch(1)
+}
+
+/// The same for any batch: Reshape takes a 0 for the input's own.
+pub fn yolov8_any_batch() -> Vec<u8> {
+    yolov8_of_batch(0)
+}
+
+fn yolov8_of_batch(batch: i64) -> Vec<u8> {
     let node = [bytes(1, b"images"), bytes(1, b"shape"), bytes(2, b"output"), bytes(4, b"Reshape")].concat();
-    let values: Vec<u8> = [1_i64, 6, 512].iter().flat_map(|v| v.to_le_bytes()).collect();
+    let values: Vec<u8> = [batch, 6, 512].iter().flat_map(|v| v.to_le_bytes()).collect();
     let shape = [number(1, 3), number(2, 7), bytes(8, b"shape"), bytes(9, &values)].concat();
     model(&bytes(1, &node), &bytes(5, &shape), &[1, 6, 512])
 }

@@ -1,0 +1,283 @@
+//! Health over made-up seconds.
+
+use super::*;
+use crate::health::{CameraReport, PublishInput};
+use crate::metrics::Latency;
+
+/// A box whose counters the test turns, seen once a second.
+struct World {
+    start: Instant,
+    second: u64,
+    monitor: Monitor,
+    total: Latency,
+    cameras: BTreeMap<CameraId, (CameraInput, Latency)>,
+    lanes: (u64, u64),
+    publish: PublishInput,
+    ready: Result<(), String>,
+}
+
+impl World {
+    fn new(cameras: &[&str]) -> Self {
+        let start = Instant::now();
+        let mut world = Self {
+            start,
+            second: 0,
+            monitor: Monitor::new("edge07", "9f3c1a", start),
+            total: Latency::default(),
+            cameras: BTreeMap::new(),
+            lanes: (0, 0),
+            publish: PublishInput { connected: true, ..PublishInput::default() },
+            ready: Ok(()),
+        };
+        for id in cameras {
+            world.add(id);
+        }
+        world
+    }
+
+    fn add(&mut self, id: &str) {
+        let age = Latency::default();
+        let report = CameraReport {
+            status: CameraStatus::Online,
+            reason: "frames arrive".to_owned(),
+            since: SystemTime::UNIX_EPOCH,
+            attempts: 0,
+            next_retry: None,
+            size: Some((1280, 720)),
+            clock: None,
+        };
+        let counts = FrameCounts::default();
+        let input = CameraInput { version: 1, report, counts, age: age.snapshot(), last_age: Duration::ZERO };
+        self.cameras.insert(CameraId::new(id), (input, age));
+    }
+
+    fn report(&mut self, id: &str, status: CameraStatus, reason: &str) {
+        let (input, _) = self.cameras.get_mut(&CameraId::new(id)).unwrap();
+        input.version += 1;
+        input.report.status = status;
+        input.report.reason = reason.to_owned();
+    }
+
+    /// Frames of one camera in one second: decoded, of which overwritten, and the age of the others.
+    fn frames(&mut self, id: &str, decoded: u64, overwritten: u64, age_ms: u64) {
+        let (input, latency) = self.cameras.get_mut(&CameraId::new(id)).unwrap();
+        input.counts.decoded += decoded;
+        input.counts.overwritten += overwritten;
+        input.counts.inferred += decoded - overwritten;
+        input.last_age = Duration::from_millis(age_ms);
+        for _ in 0..decoded - overwritten {
+            latency.record(input.last_age);
+            self.total.record(input.last_age);
+        }
+    }
+
+    /// A second passes.
+    fn tick(&mut self) -> HealthReport {
+        self.second += 1;
+        self.look()
+    }
+
+    fn look(&mut self) -> HealthReport {
+        let snapshot = |(id, (input, age)): (&CameraId, &(CameraInput, Latency))| {
+            (id.clone(), CameraInput { age: age.snapshot(), ..input.clone() })
+        };
+        let input = HealthInput {
+            cameras: self.cameras.iter().map(snapshot).collect(),
+            total: self.total.snapshot(),
+            lanes_filled: self.lanes.0,
+            lanes_total: self.lanes.1,
+            publish: self.publish.clone(),
+            ready: self.ready.clone(),
+            rss_bytes: 123_456,
+        };
+        let now = self.start + Duration::from_secs(self.second);
+        self.monitor.observe(now, SystemTime::UNIX_EPOCH + Duration::from_secs(self.second), &input)
+    }
+}
+
+fn kinds(report: &HealthReport) -> Vec<NoticeKind> {
+    report.transitions.iter().map(|transition| transition.kind).collect()
+}
+
+#[test]
+fn rates_are_over_the_last_five_seconds() {
+    let mut world = World::new(&["gate", "yard"]);
+    assert_eq!(world.look().health.fps, 0.0);
+    for _ in 0..20 {
+        world.frames("gate", 100, 0, 500);
+        world.tick();
+    }
+    for _ in 0..5 {
+        world.frames("gate", 25, 0, 40);
+        world.frames("yard", 10, 0, 40);
+        world.lanes = (world.lanes.0 + 35, world.lanes.1 + 40);
+        world.tick();
+    }
+    let report = world.look();
+    let health = &report.health;
+    assert_eq!((health.fps, health.cameras["gate"].fps, health.cameras["yard"].inferred_fps), (35.0, 25.0, 10.0));
+    assert_eq!((health.batch_fill, health.uptime_s, health.rss_bytes), (0.875, 25, 123_456));
+    assert!((40.0..44.0).contains(&health.frame_age_p95_ms), "{}", health.frame_age_p95_ms);
+    assert_eq!(health.cameras["gate"].frames.decoded, 2125);
+    assert_eq!((health.at.as_str(), health.seq), ("1970-01-01T00:00:25.000Z", 0));
+    assert!(health.ready && health.problems.is_empty() && !health.overload, "{:?}", health.problems);
+    let gate = &report.states[&CameraId::new("gate")];
+    assert_eq!((gate.fps, gate.frame_age_ms, gate.size), (25.0, 40.0, Some([1280, 720])));
+    world.monitor.count_message();
+    assert_eq!(world.tick().health.seq, 1);
+}
+
+#[test]
+fn a_camera_that_is_added_later_has_true_rates() {
+    let mut world = World::new(&["gate"]);
+    (0..10).for_each(|_| drop(world.tick()));
+    world.add("yard");
+    assert_eq!(world.tick().health.cameras["yard"].fps, 0.0);
+    world.frames("yard", 30, 0, 40);
+    assert_eq!(world.tick().health.cameras["yard"].fps, 30.0);
+}
+
+#[test]
+fn a_lost_camera_is_said_once_and_so_is_its_return() {
+    let mut world = World::new(&["gate"]);
+    assert_eq!(world.tick().changed.len(), 1);
+    assert!(world.tick().changed.is_empty());
+    world.report("gate", CameraStatus::Offline, "connection refused");
+    let retry = world.start + Duration::from_secs(7);
+    world.cameras.get_mut(&CameraId::new("gate")).unwrap().0.report.next_retry = Some(retry);
+    let report = world.tick();
+    let lost = &report.transitions[0];
+    assert_eq!((lost.kind, lost.camera.clone()), (NoticeKind::CameraLost, Some(CameraId::new("gate"))));
+    assert_eq!(lost.text, "camera gate is lost: connection refused");
+    assert_eq!(report.health.problems, ["camera gate is offline: connection refused"]);
+    assert_eq!(report.states[&CameraId::new("gate")].next_retry_ms, Some(4000));
+    world.report("gate", CameraStatus::Offline, "no route");
+    let report = world.tick();
+    assert_eq!((kinds(&report), report.changed.len()), (vec![], 1));
+    world.report("gate", CameraStatus::Online, "frames arrive");
+    assert_eq!(kinds(&world.tick()), [NoticeKind::CameraBack]);
+    assert_eq!(kinds(&world.tick()), []);
+}
+
+#[test]
+fn a_camera_that_starts_or_is_switched_off_is_neither_lost_nor_back() {
+    let mut world = World::new(&["gate"]);
+    world.report("gate", CameraStatus::Offline, "connecting");
+    assert_eq!(kinds(&world.tick()), []);
+    world.report("gate", CameraStatus::Online, "frames arrive");
+    assert_eq!(kinds(&world.tick()), []);
+    world.report("gate", CameraStatus::Disabled, "switched off");
+    let report = world.tick();
+    assert!(report.transitions.is_empty() && report.health.problems.is_empty());
+    world.report("gate", CameraStatus::Online, "frames arrive");
+    assert_eq!(kinds(&world.tick()), []);
+    world.cameras.clear();
+    assert!(kinds(&world.tick()).is_empty());
+}
+
+#[test]
+fn overload_by_overwritten_frames_shows_within_five_seconds_and_ends_after_calm() {
+    let mut world = World::new(&["gate", "yard"]);
+    for _ in 0..10 {
+        world.frames("gate", 25, 0, 40);
+        assert!(!world.tick().health.overload);
+    }
+    let mut seconds = 0;
+    let report = loop {
+        seconds += 1;
+        // Just over the limit: the hardest to see.
+        world.frames("gate", 100, 6, 40);
+        world.frames("yard", 25, 0, 40);
+        let report = world.tick();
+        if report.health.overload {
+            break report;
+        }
+    };
+    assert!(seconds <= 5, "{seconds} s");
+    assert_eq!(kinds(&report), [NoticeKind::Overload]);
+    let text = &report.transitions[0].text;
+    assert!(text.contains("gate (") && !text.contains("yard"), "{text}");
+    assert_eq!(&report.health.problems[0], text);
+    for _ in 0..9 {
+        world.frames("gate", 25, 0, 40);
+        assert_eq!(kinds(&world.tick()), []);
+    }
+    let over: Vec<NoticeKind> = (0..10).flat_map(|_| kinds(&world.tick())).collect();
+    assert_eq!(over, [NoticeKind::OverloadOver]);
+    assert!(!world.tick().health.overload);
+}
+
+#[test]
+fn overload_by_age_shows_and_a_hiccup_does_not() {
+    let mut world = World::new(&["gate"]);
+    for _ in 0..6 {
+        world.frames("gate", 1, 0, 40);
+        world.tick();
+    }
+    world.frames("gate", 2, 1, 3000);
+    assert!(!world.tick().health.overload, "one old and one overwritten frame");
+    (0..6).for_each(|_| drop(world.tick()));
+    world.frames("gate", 25, 0, 1200);
+    let report = world.tick();
+    assert!(report.health.overload);
+    assert!(report.health.problems[0].contains("gate (p95 age 1."), "{:?}", report.health.problems);
+}
+
+#[test]
+fn frames_skipped_by_fps_max_are_not_wanted() {
+    let mut world = World::new(&["gate"]);
+    world.tick();
+    let (input, _) = world.cameras.get_mut(&CameraId::new("gate")).unwrap();
+    input.counts = FrameCounts { decoded: 100, inferred: 20, overwritten: 4, skipped_fps: 76, dropped: 0 };
+    assert!(world.tick().health.overload, "4 of 24 wanted frames");
+}
+
+#[test]
+fn problems_name_the_backend_the_broker_and_the_spool() {
+    let mut world = World::new(&[]);
+    world.ready = Err("the engine is being opened".to_owned());
+    world.publish = PublishInput { connected: false, spool_pending: 12, ..PublishInput::default() };
+    let early = world.tick().health.problems;
+    assert_eq!(early[1], "no MQTT broker, 12 messages wait in the spool: not yet connected");
+    world.publish.problem = Some("nothing listens at box:1883".to_owned());
+    world.publish.spool_dropped = 7;
+    let report = world.tick();
+    assert!(!report.health.ready && !report.mqtt_connected);
+    assert_eq!(
+        report.health.problems,
+        [
+            "the engine is being opened",
+            "no MQTT broker, 12 messages wait in the spool: nothing listens at box:1883",
+            "the spool is full: its oldest messages are dropped, 7 just now"
+        ]
+    );
+    (0..5).for_each(|_| drop(world.tick()));
+    assert_eq!(world.tick().health.problems.len(), 2);
+}
+
+#[test]
+fn frames_overwritten_before_the_model_is_open_are_no_overload() {
+    let mut world = World::new(&["gate"]);
+    world.ready = Err("the engine is being opened".to_owned());
+    for _ in 0..4 {
+        world.frames("gate", 10, 9, 20);
+        assert!(!world.tick().health.overload);
+    }
+    world.ready = Ok(());
+    for _ in 0..4 {
+        world.frames("gate", 10, 0, 20);
+        let report = world.tick();
+        assert!(!report.health.overload && report.transitions.is_empty(), "{report:?}");
+    }
+}
+
+#[test]
+fn frames_lost_with_failed_batches_are_a_problem_that_is_named() {
+    let mut world = World::new(&["gate"]);
+    assert!(world.tick().health.problems.is_empty());
+    world.cameras.get_mut(&CameraId::new("gate")).unwrap().0.counts.dropped += 3;
+    let problems = world.tick().health.problems;
+    assert_eq!(problems, ["camera gate: 3 frames lost with failed batches just now: see the log"]);
+    (0..6).for_each(|_| drop(world.tick()));
+    assert!(world.tick().health.problems.is_empty());
+}

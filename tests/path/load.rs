@@ -1,0 +1,112 @@
+//! More frames than the engine can take: batches, shares, overload, and a stop in the middle of it.
+
+use std::time::Duration;
+
+use watchpost::event::{CameraStatus, NoticeKind};
+
+use crate::support::clips::{CLIP_FRAMES, Clip, clip};
+use crate::support::cores::all_cores;
+use crate::support::daemon::{Daemon, camera};
+
+const LIMIT: Duration = Duration::from_secs(40);
+/// An engine that any machine can overload.
+const SLOW: &str = "[engine.openvino]\nthreads = 1\nrequests = 1\nprecision = \"f32\"\n";
+
+#[test]
+fn files_fill_the_batches_and_a_live_camera_keeps_its_share() {
+    let _cores = all_cores();
+    let Some(walk) = clip(Clip::H264) else { return };
+    let walk = walk.to_str().unwrap();
+    let files = ["one", "two", "three"];
+    let mut cameras: String = files.iter().map(|id| camera(id, walk, "pace = \"fast\"")).collect();
+    cameras.push_str(&camera("live", "test://?size=320x240&fps=10", ""));
+    // An engine faster than the decoders: the hardest case for full batches.
+    let mut daemon = Daemon::start_tiny("batch = 4", &cameras);
+    daemon.until("most of the files", LIMIT, |heard| files.iter().all(|id| heard.count(id) >= 80));
+    let fill = daemon.total("lanes_filled") as f64 / daemon.total("lanes") as f64;
+    daemon.until("the files' ends", LIMIT, |heard| {
+        files.iter().all(|id| heard.is(id, CameraStatus::Finished) && heard.count(id) as u64 == CLIP_FRAMES)
+    });
+    daemon.until("the live camera", LIMIT, |heard| heard.count("live") >= 10);
+    let counts = daemon.finish();
+    assert!(fill > 0.9, "batches were {:.0} % full", fill * 100.0);
+    for id in files {
+        assert_eq!((counts[id].inferred, counts[id].overwritten), (CLIP_FRAMES, 0), "{id}");
+        let frames: Vec<u64> = daemon.heard.of(id).iter().map(|(_, m)| m.frame).collect();
+        assert_eq!(frames, (0..CLIP_FRAMES).collect::<Vec<_>>(), "{id}: each once, in order");
+    }
+    let live = daemon.heard.of("live").iter().skip(1);
+    let oldest = live.map(|(_, m)| m.lat_ms.total).fold(0.0, f64::max);
+    assert!(oldest < 500.0, "the live camera's oldest frame was {oldest:.0} ms old");
+}
+
+#[test]
+fn under_overload_priority_decides_the_shares() {
+    let _cores = all_cores();
+    let Some(walk) = clip(Clip::H264) else { return };
+    let walk = walk.to_str().unwrap();
+    let cameras = [
+        camera("much", walk, "pace = \"fast\"\npriority = 10"),
+        camera("little", walk, "pace = \"fast\"\npriority = 2\nrepeat = true"),
+    ];
+    let Some(mut daemon) = Daemon::start(SLOW, &cameras.concat()) else { return };
+    daemon.until("the first file's end", LIMIT, |heard| heard.count("much") as u64 == CLIP_FRAMES);
+    let little = daemon.heard.count("little");
+    assert!((8..=45).contains(&little), "{little} against 100, at a share of 2 to 10");
+    daemon.finish();
+}
+
+#[test]
+fn overload_is_said_within_seconds_and_frames_stay_young() {
+    let _cores = all_cores();
+    let ids: Vec<String> = (0..8).map(|n| format!("cam{n}")).collect();
+    let cameras: String = ids.iter().map(|id| camera(id, "test://?size=320x240&fps=30", "")).collect();
+    let Some(mut daemon) = Daemon::start(SLOW, &cameras) else { return };
+    daemon.until("every camera's first message", LIMIT, |heard| ids.iter().all(|id| heard.count(id) >= 1));
+    let begun = ids.iter().map(|id| daemon.heard.of(id)[0].0).max().unwrap();
+    daemon.until("the notice of overload", LIMIT, |heard| !heard.notices_of(NoticeKind::Overload, None).is_empty());
+    let (at, notice) = daemon.heard.notices_of(NoticeKind::Overload, None)[0].clone();
+    assert!(at.duration_since(begun) < Duration::from_secs(6), "said after {:?}", at.duration_since(begun));
+    assert!(notice.text.contains("cam0 (") && notice.text.contains("fps_max"), "{}", notice.text);
+    daemon.until("overload in health", Duration::from_secs(2), |heard| heard.health.iter().any(|h| h.overload));
+    assert!(daemon.page("/status").contains("\"overload\":true"));
+    daemon.until("some more frames", LIMIT, |heard| ids.iter().all(|id| heard.count(id) >= 20));
+    let counts = daemon.finish();
+    let mut ages = Vec::new();
+    for id in &ids {
+        assert!(counts[id].overwritten > counts[id].inferred / 4, "{id}: {:?}", counts[id]);
+        ages.extend(daemon.heard.of(id).iter().skip(1).map(|(_, m)| m.lat_ms.total));
+    }
+    ages.sort_by(f64::total_cmp);
+    let p95 = ages[ages.len() * 95 / 100];
+    assert!(p95 < 700.0, "frame age p95 {p95:.0} ms: the newest frame wins");
+    let shares: Vec<u64> = ids.iter().map(|id| counts[id].inferred).collect();
+    let (least, most) = (shares.iter().min().unwrap(), shares.iter().max().unwrap());
+    assert!(most - least <= most / 4 + 3, "cameras of one priority share evenly: {shares:?}");
+}
+
+#[test]
+fn a_stop_under_load_is_quick_and_accounts_for_every_frame() {
+    let _cores = all_cores();
+    let Some(walk) = clip(Clip::H264) else { return };
+    let walk = walk.to_str().unwrap();
+    let mut cameras = String::new();
+    for n in 0..3 {
+        cameras.push_str(&camera(&format!("fast{n}"), walk, "pace = \"fast\"\nrepeat = true"));
+        cameras.push_str(&camera(&format!("paced{n}"), walk, "repeat = true\nfps_max = 7"));
+        cameras.push_str(&camera(&format!("live{n}"), "test://?size=320x240&fps=30", ""));
+    }
+    let Some(mut daemon) = Daemon::start(SLOW, &cameras) else { return };
+    daemon.until("load on all", LIMIT, |heard| heard.detections.len() == 9 && heard.count("fast0") >= 20);
+    let begun = std::time::Instant::now();
+    let counts = daemon.finish();
+    assert!(begun.elapsed() < Duration::from_secs(6), "stopped after {:?}", begun.elapsed());
+    assert_eq!(counts.len(), 9);
+    assert_eq!(daemon.heard.text("status"), "offline");
+    for n in 0..3 {
+        assert_eq!(counts[&format!("fast{n}")].overwritten, 0);
+        assert!(counts[&format!("paced{n}")].skipped_fps > 0);
+        assert!(counts[&format!("live{n}")].overwritten > 0);
+        assert_eq!(daemon.heard.state(&format!("live{n}")).unwrap().reason, "watchpost was stopped");
+    }
+}

@@ -1,0 +1,11 @@
+//! The whole path with real parts: the daemon as a process, a Mosquitto, an RTSP server, YOLOX-nano on OpenVINO.
+//! What is asserted is what leaves on MQTT, and that every frame is accounted for.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod faults;
+mod files;
+mod load;
+mod pool;
+mod rtsp;

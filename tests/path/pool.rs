@@ -1,0 +1,156 @@
+//! Frames are loans from the decoder's pool: as many as inference may hold must not stall it, and a pipeline ends
+//! whatever is still on loan.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::{Receiver, bounded};
+use watchpost::camera::{self, Camera, Control};
+use watchpost::config::{CameraConfig, DetectionsMode, Pace, Source};
+use watchpost::event::CameraStatus;
+use watchpost::frame::{CameraId, Frame, Image};
+use watchpost::health::Board;
+use watchpost::metrics::CameraMetrics;
+use watchpost::slot::{self, SlotReader};
+
+use crate::support::clips::{CLIP_FRAMES, Clip, clip};
+use crate::support::cores::some_cores;
+use crate::support::mosquitto::{PATIENCE, wait_until};
+
+/// Lanes of a batch, and with it frames in the slot of a file that is read fast.
+const LANES: usize = 4;
+/// Most frames out at once: two batches in flight and one being put together; the slot's own come on top.
+const HELD: usize = 3 * LANES;
+/// How long they are held.
+const HOLD: Duration = Duration::from_secs(3);
+
+/// A camera whose slot is in the test's hands.
+struct Rig {
+    camera: Camera,
+    reader: SlotReader,
+    wake: Receiver<()>,
+    metrics: CameraMetrics,
+    board: Board,
+}
+
+impl Rig {
+    fn start(path: PathBuf, pace: Pace) -> Self {
+        camera::init().unwrap();
+        let id = CameraId::new("walk");
+        let config = CameraConfig {
+            id: id.clone(),
+            enabled: true,
+            source: Source::File { path, pace, repeat: pace == Pace::Realtime },
+            pipeline: "file".to_owned(),
+            fps_max: None,
+            priority: 5,
+            mask: None,
+            stall_timeout: Duration::from_secs(5),
+            detections: DetectionsMode::All,
+            detections_hz_max: None,
+        };
+        let (waker, wake) = bounded(1);
+        let (metrics, board) = (CameraMetrics::default(), Board::default());
+        let depth = if pace == Pace::Fast { LANES } else { 1 };
+        let (writer, reader) = slot::slot(id, metrics.clone(), depth, 5, waker);
+        let camera = camera::start(config, writer, metrics.clone(), board.clone());
+        Self { camera, reader, wake, metrics, board }
+    }
+
+    fn next(&self) -> Frame {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(frame) = self.reader.take() {
+                return frame;
+            }
+            self.wake.recv_deadline(deadline).expect("a frame comes");
+        }
+    }
+
+    fn status(&self) -> Option<CameraStatus> {
+        self.board.snapshot().values().next().map(|(_, report)| report.status)
+    }
+
+    /// Takes the camera down; how long that took.
+    fn stop(self) -> (Duration, CameraMetrics, SlotReader) {
+        let begun = Instant::now();
+        drop(self.camera.control);
+        self.camera.thread.join().unwrap();
+        (begun.elapsed(), self.metrics, self.reader)
+    }
+}
+
+fn checksum(frame: &Frame) -> u64 {
+    let Image::System(image) = &frame.image;
+    image.planes.plane(0).iter().fold(0, |sum: u64, byte| sum.wrapping_mul(31).wrapping_add(u64::from(*byte)))
+}
+
+#[test]
+fn a_live_decoder_goes_on_while_every_frame_is_held() {
+    let _cores = some_cores();
+    let Some(walk) = clip(Clip::H264) else { return };
+    let rig = Rig::start(walk, Pace::Realtime);
+    let held: Vec<(Frame, u64)> =
+        (0..HELD).map(|_| rig.next()).map(|f| (checksum(&f), f)).map(|(c, f)| (f, c)).collect();
+    let (decoded, until) = (rig.metrics.decoded.get(), Instant::now() + HOLD);
+    while Instant::now() < until {
+        // What else comes is overwritten in the slot.
+        let _ = rig.wake.recv_deadline(until);
+    }
+    let more = rig.metrics.decoded.get() - decoded;
+    assert!(more >= 20, "{more} frames decoded in {HOLD:?} at 10 a second");
+    assert_eq!(rig.status(), Some(CameraStatus::Online));
+    assert!(held.iter().all(|(frame, sum)| checksum(frame) == *sum), "a frame on loan was written to");
+    drop(held);
+    let last = rig.next().info.seq;
+    assert!((0..20).all(|_| rig.next().info.seq > last), "frames go on");
+    let (took, ..) = rig.stop();
+    assert!(took < Duration::from_secs(2), "{took:?}");
+}
+
+#[test]
+fn a_file_waits_while_every_frame_is_held_and_loses_none() {
+    let _cores = some_cores();
+    let Some(walk) = clip(Clip::H264) else { return };
+    let rig = Rig::start(walk, Pace::Fast);
+    let held: Vec<(Frame, u64)> =
+        (0..HELD).map(|_| rig.next()).map(|f| (checksum(&f), f)).map(|(c, f)| (f, c)).collect();
+    let until = Instant::now() + HOLD;
+    while Instant::now() < until {
+        let _ = rig.wake.recv_deadline(until);
+    }
+    let waiting = rig.metrics.decoded.get();
+    assert!(waiting <= (HELD + LANES + 1) as u64, "{waiting} decoded, though nobody takes them");
+    assert!(held.iter().all(|(frame, sum)| checksum(frame) == *sum), "a frame on loan was written to");
+    let mut numbers: Vec<u64> = held.iter().map(|(frame, _)| frame.info.seq).collect();
+    drop(held);
+    numbers.extend((HELD as u64..CLIP_FRAMES).map(|_| rig.next().info.seq));
+    assert_eq!(numbers, (0..CLIP_FRAMES).collect::<Vec<_>>());
+    wait_until("the end of the file", || rig.status() == Some(CameraStatus::Finished));
+    let (_, metrics, reader) = rig.stop();
+    assert!(reader.ended());
+    assert_eq!((metrics.decoded.get(), metrics.overwritten.get(), metrics.dropped.get()), (CLIP_FRAMES, 0, 0));
+}
+
+#[test]
+fn a_pipeline_ends_while_its_feeder_waits_and_frames_are_on_loan() {
+    let _cores = some_cores();
+    let Some(walk) = clip(Clip::H264) else { return };
+    for switched_off in [false, true] {
+        let rig = Rig::start(walk.clone(), Pace::Fast);
+        let held: Vec<Frame> = (0..3).map(|_| rig.next()).collect();
+        // The slot is full, and one more is in the feeder's hands.
+        wait_until("a waiting feeder", || rig.metrics.decoded.get() == (3 + LANES + 1) as u64);
+        if switched_off {
+            rig.camera.control.send(Control::Enable(false)).unwrap();
+            wait_until("the camera is off", || rig.status() == Some(CameraStatus::Disabled));
+        }
+        let (took, metrics, reader) = rig.stop();
+        assert!(took < Duration::from_secs(2), "{took:?}");
+        let left = std::iter::from_fn(|| reader.take()).count();
+        assert_eq!(left, LANES, "what was in the slot is still analysed");
+        assert_eq!((metrics.decoded.get(), metrics.dropped.get()), ((3 + LANES + 1) as u64, 1));
+        assert!(reader.ended());
+        drop(held);
+    }
+}

@@ -1,0 +1,300 @@
+//! The real daemon as a child process, and what it says on MQTT.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use serde::de::DeserializeOwned;
+use tempfile::TempDir;
+use watchpost::event::{CameraState, CameraStatus, Detections, FrameCounts, Health, Notice, NoticeKind};
+
+use super::assets::find_assets;
+use super::mosquitto::{Mosquitto, Subscriber, free_port};
+use super::onnx;
+
+/// Longest a stop may take: `stop_deadline` below, and a little.
+const STOP: Duration = Duration::from_secs(12);
+
+/// The daemon with a broker of its own and a subscriber to everything; killed when dropped.
+pub struct Daemon {
+    child: Child,
+    dir: TempDir,
+    http: u16,
+    broker: Mosquitto,
+    watch: Subscriber,
+    stopping: bool,
+    /// What it has said.
+    pub heard: Heard,
+}
+
+/// What a daemon has said on MQTT so far.
+#[derive(Default)]
+pub struct Heard {
+    /// `detections` by camera, with the time at which they came.
+    pub detections: BTreeMap<String, Vec<(Instant, Detections)>>,
+    /// `state` by camera.
+    pub states: BTreeMap<String, Vec<CameraState>>,
+    /// Every `health`.
+    pub health: Vec<Health>,
+    /// Every `notice`, with the time at which it came.
+    pub notices: Vec<(Instant, Notice)>,
+    /// The latest text of every other topic, below `watchpost/box/`.
+    pub texts: BTreeMap<String, String>,
+}
+
+impl Heard {
+    /// The `detections` of a camera.
+    pub fn of(&self, camera: &str) -> &[(Instant, Detections)] {
+        self.detections.get(camera).map_or(&[], Vec::as_slice)
+    }
+
+    /// How many `detections` of a camera came.
+    pub fn count(&self, camera: &str) -> usize {
+        self.of(camera).len()
+    }
+
+    /// The latest state of a camera.
+    pub fn state(&self, camera: &str) -> Option<&CameraState> {
+        self.states.get(camera)?.last()
+    }
+
+    /// A camera's latest state is this.
+    pub fn is(&self, camera: &str, status: CameraStatus) -> bool {
+        self.state(camera).is_some_and(|state| state.status == status)
+    }
+
+    /// The latest text of a topic below `watchpost/box/`.
+    pub fn text(&self, topic: &str) -> &str {
+        self.texts.get(topic).map_or("", String::as_str)
+    }
+
+    /// The notices of a kind about a camera.
+    pub fn notices_of(&self, kind: NoticeKind, camera: Option<&str>) -> Vec<&(Instant, Notice)> {
+        self.notices.iter().filter(|(_, n)| n.kind == kind && n.camera.as_deref() == camera).collect()
+    }
+
+    fn take(&mut self, topic: &str, body: &[u8]) {
+        let levels: Vec<&str> = topic.split('/').collect();
+        match levels[..] {
+            ["cam", camera, "detections"] => {
+                let message: Detections = json(topic, body);
+                assert_eq!(message.camera, camera);
+                self.detections.entry(camera.to_owned()).or_default().push((Instant::now(), message));
+            }
+            ["cam", camera, "state"] => {
+                self.states.entry(camera.to_owned()).or_default().push(json(topic, body));
+            }
+            ["health"] => self.health.push(json(topic, body)),
+            ["notice"] => self.notices.push((Instant::now(), json(topic, body))),
+            _ => {
+                self.texts.insert(topic.to_owned(), String::from_utf8_lossy(body).into_owned());
+            }
+        }
+    }
+}
+
+fn json<T: DeserializeOwned>(topic: &str, body: &[u8]) -> T {
+    serde_json::from_slice(body).unwrap_or_else(|e| panic!("{topic}: {e}: {}", String::from_utf8_lossy(body)))
+}
+
+impl Daemon {
+    /// Starts one with YOLOX-nano on OpenVINO, extra lines for `[engine]`, and `[[camera]]` sections. `None`, with a
+    /// word about it, where the model is not at hand.
+    pub fn start(engine: &str, cameras: &str) -> Option<Self> {
+        let Some(assets) = find_assets() else {
+            eprintln!("skipped: no folder of models: set WATCHPOST_ASSETS");
+            return None;
+        };
+        let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("engines/yolox-nano.toml");
+        let model = assets.join("models/yolox_nano.onnx");
+        let engine = format!("manifest = {manifest:?}\nmodel = {model:?}\n{engine}");
+        Some(Self::run(TempDir::new().unwrap(), &engine, cameras))
+    }
+
+    /// The same with a model that costs nothing and takes batches of any size.
+    pub fn start_tiny(engine: &str, cameras: &str) -> Self {
+        let dir = TempDir::new().unwrap();
+        fs::write(dir.path().join("tiny.onnx"), onnx::yolov8_any_batch()).unwrap();
+        let manifest = "name = \"tiny\"\nmodel = \"tiny.onnx\"\nlabels = [\"a\", \"b\"]\n";
+        fs::write(dir.path().join("tiny.toml"), manifest).unwrap();
+        Self::run(dir, &format!("manifest = \"tiny.toml\"\nconfidence = 1.0\n{engine}"), cameras)
+    }
+
+    fn run(dir: TempDir, engine: &str, cameras: &str) -> Self {
+        let broker = Mosquitto::start(&[]);
+        let watch = Subscriber::start(broker.port(), "watchpost/box/#", None);
+        let http = free_port();
+        let config = dir.path().join("box.toml");
+        let text = format!(
+            "node = \"box\"\nstate_dir = \"state\"\nstop_deadline = \"10s\"\n\
+             [engine]\n{engine}\n[mqtt]\nbroker = \"mqtt://127.0.0.1:{}\"\n\
+             [http]\nlisten = \"127.0.0.1:{http}\"\n{cameras}",
+            broker.port(),
+        );
+        fs::write(&config, text).unwrap();
+        let log = File::create(dir.path().join("log")).unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_watchpost"))
+            .arg("run")
+            .arg(&config)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        Self { child, dir, http, broker, watch, stopping: false, heard: Heard::default() }
+    }
+
+    /// Listens until `done`.
+    ///
+    /// # Panics
+    ///
+    /// Where that takes longer than `limit`, or the daemon has ended by itself.
+    pub fn until(&mut self, what: &str, limit: Duration, mut done: impl FnMut(&Heard) -> bool) {
+        let deadline = Instant::now() + limit;
+        while !done(&self.heard) {
+            assert!(Instant::now() < deadline, "waited in vain for: {what}; {}", self.last_words());
+            let slice = deadline.min(Instant::now() + Duration::from_secs(1));
+            if let Ok(message) = self.watch.messages.recv_deadline(slice) {
+                let topic = message.topic.strip_prefix("watchpost/box/").expect(&message.topic);
+                self.heard.take(topic, &message.body);
+                continue;
+            }
+            let ended = if self.stopping { None } else { self.child.try_wait().unwrap() };
+            assert!(ended.is_none(), "it ended by itself ({ended:?}), waiting for: {what}");
+        }
+    }
+
+    /// Takes what has come, without waiting.
+    pub fn listen(&mut self) {
+        while let Ok(message) = self.watch.messages.try_recv() {
+            let topic = message.topic.strip_prefix("watchpost/box/").expect(&message.topic);
+            self.heard.take(topic, &message.body);
+        }
+    }
+
+    fn last_words(&self) -> String {
+        let states = self.heard.states.values().filter_map(|states| states.last());
+        let states: Vec<String> = states.map(|s| serde_json::to_string(s).unwrap()).collect();
+        let counts: Vec<_> = self.heard.detections.iter().map(|(camera, all)| (camera, all.len())).collect();
+        format!("messages {counts:?}\n{}", states.join("\n"))
+    }
+
+    /// Publishes a command.
+    pub fn publish(&self, topic: &str, body: &str) {
+        self.watch.publish(&format!("watchpost/box/{topic}"), body, false);
+    }
+
+    /// A page of its HTTP server.
+    pub fn page(&self, path: &str) -> String {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.http)).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: box\r\nConnection: close\r\n\r\n").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        text
+    }
+
+    /// A counter of `/metrics` for one camera.
+    pub fn counter(&self, name: &str, camera: &str) -> u64 {
+        let start = format!("watchpost_{name}_total{{camera=\"{camera}\"}} ");
+        let page = self.page("/metrics");
+        let value = page.lines().find_map(|line| line.strip_prefix(&start));
+        value.unwrap_or_else(|| panic!("no {start} in {page}")).parse().unwrap()
+    }
+
+    /// A counter of `/metrics` without labels.
+    pub fn total(&self, name: &str) -> u64 {
+        let start = format!("watchpost_{name}_total ");
+        let page = self.page("/metrics");
+        let value = page.lines().find_map(|line| line.strip_prefix(&start));
+        value.unwrap_or_else(|| panic!("no {start} in {page}")).parse().unwrap()
+    }
+
+    /// Its log so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.dir.path().join("log")).unwrap()
+    }
+
+    /// A folder for the test's files.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Where its log lies.
+    pub fn log_path(&self) -> PathBuf {
+        self.dir.path().join("log")
+    }
+
+    /// Sends SIGTERM and waits for the end; how it ended and how long that took. All it had to say was heard then.
+    pub fn stop(&mut self) -> (ExitStatus, Duration) {
+        let begun = Instant::now();
+        self.stopping = true;
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-s", "TERM", &pid]).status().unwrap().success());
+        let status = loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                break status;
+            }
+            assert!(begun.elapsed() < STOP, "still running {STOP:?} after SIGTERM");
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        let took = begun.elapsed();
+        // What the broker relays in order comes before this.
+        self.watch.publish("watchpost/box/end-of-test", "", false);
+        self.until("the broker's last word", STOP, |heard| heard.texts.contains_key("end-of-test"));
+        (status, took)
+    }
+
+    /// Stops it, which must go well, and looks at the last state of every camera: each frame is accounted for.
+    pub fn finish(&mut self) -> BTreeMap<String, FrameCounts> {
+        let (status, took) = self.stop();
+        assert!(status.success(), "ended with {status} after {took:?}");
+        let last = |states: &Vec<CameraState>| states.last().map(|state| state.frames).unwrap_or_default();
+        let counts: BTreeMap<String, FrameCounts> =
+            self.heard.states.iter().map(|(camera, states)| (camera.clone(), last(states))).collect();
+        for (camera, c) in &counts {
+            let accounted = c.inferred + c.overwritten + c.skipped_fps + c.dropped;
+            assert_eq!(c.decoded, accounted, "{camera}: a frame without account: {c:?}");
+            let heard = self.heard.count(camera) as u64;
+            assert!(heard <= c.inferred, "{camera}: {heard} messages of {c:?}");
+            assert_eq!(self.heard.text(&format!("cam/{camera}/status")), "offline");
+        }
+        counts
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the daemon's log:\n{}", self.log());
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        self.broker.kill();
+    }
+}
+
+/// A `[[camera]]` section.
+pub fn camera(id: &str, url: &str, more: &str) -> String {
+    format!("[[camera]]\nid = \"{id}\"\nurl = \"{url}\"\n{more}\n")
+}
+
+/// A picture that never fails: what the other cameras must not disturb.
+pub fn witness() -> String {
+    camera("witness", "test://?size=320x240&fps=5", "")
+}
+
+/// The witness never paused for more than a second and a half, nor was it lost.
+pub fn undisturbed(daemon: &Daemon) {
+    let messages = daemon.heard.of("witness");
+    let pauses = messages.windows(2).map(|pair| pair[1].0.duration_since(pair[0].0));
+    let longest = pauses.max().unwrap();
+    assert!(longest < Duration::from_millis(1500), "the other camera paused for {longest:?}");
+    let lost = daemon.heard.notices_of(NoticeKind::CameraLost, Some("witness"));
+    assert!(lost.is_empty(), "{lost:?}");
+    let states = &daemon.heard.states["witness"];
+    assert!(states.iter().all(|state| state.attempts == 0), "{states:?}");
+}
