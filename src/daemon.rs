@@ -9,7 +9,7 @@ use crossbeam::channel::{Receiver, Sender, bounded};
 
 use crate::analyze::{Analysis, Policy, Setup};
 use crate::backend::{self, BackendError, Batch};
-use crate::camera::{self, Camera, Control};
+use crate::camera::{self, Camera};
 use crate::config::{CameraConfig, Config, Pace, Source};
 use crate::engine::Manifest;
 use crate::event::{Detections, Model};
@@ -98,8 +98,7 @@ impl Graph {
     /// Switches a camera on or off; false where there is none of that name.
     pub fn set_enabled(&self, camera: &CameraId, on: bool) -> bool {
         let Some(camera) = self.cameras.get(camera) else { return false };
-        // A full queue holds newer orders of the same kind already.
-        let _ = camera.control.try_send(Control::Enable(on));
+        camera.control.enable(on);
         true
     }
 

@@ -304,7 +304,9 @@ fn set_tls(src: &gst::Element, rtsp: &RtspSource) -> Result<(), CameraError> {
         set(src, "tls-validation-flags", gio::TlsCertificateFlags::empty())?;
     }
     if let Some(ca) = &rtsp.ca_file {
-        let database = gio::TlsFileDatabase::new(ca).map_err(|e| {
+        // GIO refuses a relative path, without a word of why.
+        let whole = std::path::absolute(ca).unwrap_or_else(|_| ca.clone());
+        let database = gio::TlsFileDatabase::new(whole).map_err(|e| {
             CameraError::Setup(format!(
                 "ca_file {}: {} (TLS needs the package glib-networking)",
                 ca.display(),

@@ -233,9 +233,11 @@ pub fn feeder(intake: &Arc<Intake>, connection: &Arc<Connection>, parts: &Pipeli
 }
 
 fn set_callback(intake: &Arc<Intake>, connection: &Arc<Connection>, sink: &AppSink) {
-    let (intake, connection) = (Arc::clone(intake), Arc::clone(connection));
+    // Weak: a pipeline that hangs and is abandoned must not hold the slot open, for whose end inference waits.
+    let (intake, connection) = (Arc::downgrade(intake), Arc::clone(connection));
     let callbacks = gstreamer_app::AppSinkCallbacks::builder()
         .new_sample(move |sink| {
+            let intake = intake.upgrade().ok_or(gst::FlowError::Flushing)?;
             let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
             match intake.accept(&connection, sink, &sample) {
                 Ok(Some(frame)) => intake.slot.put(frame),

@@ -1,6 +1,7 @@
 //! The life of one camera: `run` loops and waits, `run_once` lives one connection.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -25,6 +26,8 @@ const RETRY_MAX: Duration = Duration::from_secs(60);
 const RETRY_REFUSED: Duration = Duration::from_secs(300);
 /// A connection must have delivered frames this long before back-off starts anew.
 const PROVEN: Duration = Duration::from_secs(10);
+/// A file that is repeated is opened no more often.
+const REPEAT_MIN: Duration = Duration::from_millis(250);
 /// From the start of a pipeline to its first frame.
 const FIRST_FRAME: Duration = Duration::from_secs(15);
 /// How often the bus wait looks at its orders.
@@ -32,11 +35,19 @@ const TICK: gst::ClockTime = gst::ClockTime::from_mseconds(100);
 /// A pipeline that takes longer to stop is abandoned.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 
-/// What a camera can be told. Dropping the sender ends it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Control {
-    /// Switch on or off.
-    Enable(bool),
+/// How a camera is told what to do. Dropping it ends the camera.
+pub struct Control {
+    enabled: Arc<AtomicBool>,
+    nudge: Sender<()>,
+}
+
+impl Control {
+    /// Switches the camera on or off. The newest order holds, however busy its thread is.
+    pub fn enable(&self, on: bool) {
+        self.enabled.store(on, Ordering::Relaxed);
+        // Full means that the thread is about to look.
+        let _ = self.nudge.try_send(());
+    }
 }
 
 /// A running camera. Dropping `control` ends its thread.
@@ -44,18 +55,19 @@ pub struct Camera {
     /// Its name.
     pub id: CameraId,
     /// Its orders.
-    pub control: Sender<Control>,
+    pub control: Control,
     /// Its thread.
     pub thread: JoinHandle<()>,
 }
 
 /// Starts a camera's thread.
 pub fn start(config: CameraConfig, slot: SlotWriter, metrics: CameraMetrics, board: Board) -> Camera {
-    let (control, orders) = bounded(4);
+    let (nudge, orders) = bounded(1);
     let id = config.id.clone();
     let name = format!("cam-{id}");
+    let enabled = Arc::new(AtomicBool::new(config.enabled));
+    let control = Control { enabled: Arc::clone(&enabled), nudge };
     let thread = worker::spawn(&name, move || {
-        let enabled = config.enabled;
         let intake = Arc::new(Intake::new(config, slot, metrics, Instant::now()));
         Life { intake, board, orders, enabled, since: None }.run();
     });
@@ -75,8 +87,9 @@ enum End {
 struct Life {
     intake: Arc<Intake>,
     board: Board,
-    orders: Receiver<Control>,
-    enabled: bool,
+    orders: Receiver<()>,
+    /// The newest order.
+    enabled: Arc<AtomicBool>,
     since: Option<(CameraStatus, SystemTime)>,
 }
 
@@ -85,7 +98,7 @@ impl Life {
         let mut backoff = Backoff::new(RETRY_MIN, RETRY_MAX);
         self.say(CameraStatus::Offline, "connecting");
         loop {
-            if !self.enabled {
+            if !self.enabled.load(Ordering::Relaxed) {
                 self.say(CameraStatus::Disabled, "switched off");
                 if !self.wait(None) {
                     return;
@@ -101,6 +114,10 @@ impl Life {
                 Ok(End::Finished) => {
                     backoff.reset();
                     if self.repeats() {
+                        // A picture, or a clip of a few frames, is not read a hundred times a second.
+                        if !self.wait(Some(REPEAT_MIN.saturating_sub(started.elapsed()))) {
+                            return;
+                        }
                         continue;
                     }
                     self.say(CameraStatus::Finished, "read to its end");
@@ -109,7 +126,8 @@ impl Life {
                     }
                 }
                 Err(error) => {
-                    if started.elapsed() > PROVEN && self.intake.silence(started, Instant::now()) < PROVEN {
+                    let silence = self.intake.silence(started, Instant::now());
+                    if started.elapsed().saturating_sub(silence) > PROVEN {
                         backoff.reset();
                     }
                     let mut delay = backoff.next(fastrand::f64());
@@ -222,12 +240,9 @@ impl Life {
     }
 
     /// `None` is the end of all orders.
-    fn obey(&mut self, order: Option<Control>) -> Option<End> {
+    fn obey(&mut self, order: Option<()>) -> Option<End> {
         match order {
-            Some(Control::Enable(on)) => {
-                self.enabled = on;
-                (!on).then_some(End::Disabled)
-            }
+            Some(()) => (!self.enabled.load(Ordering::Relaxed)).then_some(End::Disabled),
             None => Some(End::Shutdown),
         }
     }
@@ -238,12 +253,7 @@ impl Life {
             Some(delay) => self.orders.recv_timeout(delay),
             None => self.orders.recv().map_err(|_| RecvTimeoutError::Disconnected),
         };
-        match order {
-            Ok(Control::Enable(on)) => self.enabled = on,
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return false,
-        }
-        true
+        !matches!(order, Err(RecvTimeoutError::Disconnected))
     }
 
     fn repeats(&self) -> bool {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, bounded};
-use watchpost::camera::{self, Camera, Control};
+use watchpost::camera::{self, Camera};
 use watchpost::config::{CameraConfig, DetectionsMode, Pace, Source};
 use watchpost::event::CameraStatus;
 use watchpost::frame::{CameraId, Frame, Image};
@@ -142,7 +142,7 @@ fn a_pipeline_ends_while_its_feeder_waits_and_frames_are_on_loan() {
         // The slot is full, and one more is in the feeder's hands.
         wait_until("a waiting feeder", || rig.metrics.decoded.get() == (3 + LANES + 1) as u64);
         if switched_off {
-            rig.camera.control.send(Control::Enable(false)).unwrap();
+            rig.camera.control.enable(false);
             wait_until("the camera is off", || rig.status() == Some(CameraStatus::Disabled));
         }
         let (took, metrics, reader) = rig.stop();
