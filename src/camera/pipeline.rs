@@ -426,6 +426,8 @@ fn fault(reason: &gst::glib::Error, debug: &str) -> CameraError {
         ": give the camera's ca_file, or tls_verify = false"
     } else if reason.matches(gst::ResourceError::NotFound) {
         ": correct the path in the url"
+    } else if debug.contains("filesrc") {
+        ": give the path of a video"
     } else if reason.is::<gst::ResourceError>() {
         ": check the address, and that the camera is on"
     } else if reason.matches(gst::StreamError::TypeNotFound) || reason.matches(gst::StreamError::WrongType) {

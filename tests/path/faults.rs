@@ -68,9 +68,9 @@ fn every_fault_is_said_in_words_and_retried_while_the_others_run_on() {
         ("elsewhere", server.url("nowhere"), "", "correct the path"),
         ("empty", file("empty.mp4", b""), "", "is no video"),
         ("text", file("text.mp4", b"This is no video.\n".repeat(50).as_slice()), "", "is no video"),
-        ("cut", file("cut.mp4: ", &whole[..1500]), "", "cut.mp4: "),
+        ("cut", file("cut.mp4", &whole[..1500]), "", "cut.mp4: "),
         ("sound", sound.to_str().unwrap().to_owned(), "repeat = true", "sound and no video"),
-        ("folder", folder.path().to_str().unwrap().to_owned(), "", "is a directory"),
+        ("folder", folder.path().to_str().unwrap().to_owned(), "", "give the path of a video"),
     ];
     let mut cameras: String = faults.iter().map(|(id, url, more, _)| camera(id, url, more)).collect();
     cameras.push_str(&witness());

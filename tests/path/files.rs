@@ -1,5 +1,8 @@
 //! Files: every frame once, at its own pace, with a limit, with a mask.
 
+use std::fs;
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use watchpost::event::{CameraStatus, Detections};
@@ -7,7 +10,7 @@ use watchpost::frame::ClockSource;
 
 use crate::support::clips::{CLIP_FRAMES, Clip, clip};
 use crate::support::cores::{all_cores, some_cores};
-use crate::support::daemon::Daemon;
+use crate::support::daemon::{Daemon, camera};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -43,21 +46,21 @@ fn a_file_read_fast_is_published_whole_and_in_order() {
 fn a_paced_file_with_a_limit_publishes_so_many_a_second() {
     let _cores = some_cores();
     let Some(walk) = clip(Clip::H264) else { return };
-    let camera = format!("[[camera]]\nid = \"walk\"\nurl = {walk:?}\nfps_max = 2\n");
-    let Some(mut daemon) = Daemon::start("", &camera) else { return };
+    let Some(mut daemon) = Daemon::start("", &camera("walk", walk.to_str().unwrap(), "fps_max = 2")) else {
+        return;
+    };
     daemon.until("ten messages", LIMIT, |heard| heard.count("walk") >= 10);
     let messages = daemon.heard.of("walk");
     let span = messages[9].0.duration_since(messages[1].0).as_secs_f64();
     assert!((3.5..4.5).contains(&span), "8 messages more took {span} s at 2 a second");
-    // The first may wait for the model.
-    for (_, message) in &messages[1..] {
-        assert!(message.lat_ms.total < 400.0, "{message:?}");
-        assert_eq!(message.ts.clock, ClockSource::File);
-    }
-    let steps: Vec<u64> = messages[1..].windows(2).map(|pair| pair[1].1.frame - pair[0].1.frame).collect();
-    assert!(steps.iter().all(|step| *step == 5), "every fifth of 10 a second: {steps:?}");
+    assert!(messages.iter().all(|(_, m)| m.ts.clock == ClockSource::File));
+    let frames = messages[9].1.frame - messages[1].1.frame;
+    assert!((36..=44).contains(&frames), "8 messages more were {frames} frames on, at 10 a second");
+    let age = daemon.heard.age_ms("walk", 0.5);
+    assert!(age < 400.0, "half of the frames are older than {age} ms");
     let counts = daemon.finish()["walk"];
-    assert!(counts.skipped_fps >= 4 * (counts.inferred - 1), "{counts:?}");
+    let wanted = counts.inferred + counts.overwritten;
+    assert!(counts.skipped_fps >= 3 * wanted, "{counts:?}");
 }
 
 #[test]
@@ -83,4 +86,50 @@ fn what_a_mask_covers_is_not_seen() {
     let right = centres("left");
     assert!(right.len() > 20 && right.iter().all(|x| *x > 0.49), "{right:?}");
     daemon.finish();
+}
+
+/// An elementary stream of two clips of different size, as from a camera whose settings are changed while it runs.
+fn changing_stream(to: &Path) -> Option<()> {
+    let mut whole = Vec::new();
+    for part in [clip(Clip::H264)?, clip(Clip::Small)?] {
+        let out = to.with_extension("part");
+        let line = format!(
+            "-q filesrc location={} ! qtdemux ! h264parse ! video/x-h264,stream-format=byte-stream ! filesink location={}",
+            part.display(),
+            out.display()
+        );
+        assert!(Command::new("gst-launch-1.0").args(line.split(' ')).status().unwrap().success());
+        whole.extend(fs::read(out).unwrap());
+    }
+    fs::write(to, whole).unwrap();
+    Some(())
+}
+
+#[test]
+fn a_change_of_resolution_in_the_stream_is_followed() {
+    let _cores = some_cores();
+    let folder = tempfile::TempDir::new().unwrap();
+    let (stream, cut) = (folder.path().join("change.h264"), folder.path().join("cut.mp4"));
+    if changing_stream(&stream).is_none() {
+        return;
+    }
+    // A file whose end is missing, too: what is there is analysed.
+    let whole = fs::read(clip(Clip::Small).unwrap()).unwrap();
+    fs::write(&cut, &whole[..whole.len() * 7 / 10]).unwrap();
+    let cameras = [&stream, &cut].map(|path| {
+        let id = path.file_stem().unwrap().to_str().unwrap();
+        camera(id, path.to_str().unwrap(), "pace = \"fast\"")
+    });
+    let mut daemon = Daemon::start_tiny("", &cameras.concat());
+    daemon.until("both sizes", LIMIT, |heard| {
+        heard.is("change", CameraStatus::Finished) && heard.count("change") > 150
+    });
+    daemon.until("what there is", LIMIT, |heard| heard.count("cut") > 20 && !heard.is("cut", CameraStatus::Online));
+    let counts = daemon.finish();
+    let sizes =
+        |id: &str, size: [u32; 2]| daemon.heard.of(id).iter().filter(|(_, m)| m.size == size).count() as u64;
+    let (large, small) = (sizes("change", [768, 576]), sizes("change", [384, 288]));
+    assert!(large >= CLIP_FRAMES - 2 && small >= CLIP_FRAMES - 2, "{large} and {small} of {CLIP_FRAMES} each");
+    assert_eq!(large + small, counts["change"].decoded);
+    assert!((60..80).contains(&counts["cut"].decoded), "{:?}", counts["cut"]);
 }

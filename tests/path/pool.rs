@@ -154,3 +154,15 @@ fn a_pipeline_ends_while_its_feeder_waits_and_frames_are_on_loan() {
         drop(held);
     }
 }
+
+#[test]
+fn a_feeder_does_not_end_before_its_pipeline_begins() {
+    let _cores = some_cores();
+    let Some(walk) = clip(Clip::H264) else { return };
+    // A sink that is not yet started calls itself at the end of its stream: one start of thirty stood still.
+    for _ in 0..40 {
+        let rig = Rig::start(walk.clone(), Pace::Fast);
+        assert_eq!(rig.next().info.seq, 0);
+        rig.stop();
+    }
+}

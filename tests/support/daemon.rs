@@ -57,6 +57,13 @@ impl Heard {
         self.of(camera).len()
     }
 
+    /// The `q` quantile (0..1) of a camera's frame age in milliseconds; its first frame may have waited for the model.
+    pub fn age_ms(&self, camera: &str, q: f64) -> f64 {
+        let mut ages: Vec<f64> = self.of(camera).iter().skip(1).map(|(_, m)| m.lat_ms.total).collect();
+        ages.sort_by(f64::total_cmp);
+        ages[(ages.len() as f64 * q) as usize]
+    }
+
     /// The latest state of a camera.
     pub fn state(&self, camera: &str) -> Option<&CameraState> {
         self.states.get(camera)?.last()
@@ -287,12 +294,12 @@ pub fn witness() -> String {
     camera("witness", "test://?size=320x240&fps=5", "")
 }
 
-/// The witness never paused for more than a second and a half, nor was it lost.
+/// The witness never waited with another camera for its time-out of 5 s, nor was it lost.
 pub fn undisturbed(daemon: &Daemon) {
     let messages = daemon.heard.of("witness");
     let pauses = messages.windows(2).map(|pair| pair[1].0.duration_since(pair[0].0));
     let longest = pauses.max().unwrap();
-    assert!(longest < Duration::from_millis(1500), "the other camera paused for {longest:?}");
+    assert!(longest < Duration::from_secs(4), "the other camera paused for {longest:?}");
     let lost = daemon.heard.notices_of(NoticeKind::CameraLost, Some("witness"));
     assert!(lost.is_empty(), "{lost:?}");
     let states = &daemon.heard.states["witness"];
