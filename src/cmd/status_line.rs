@@ -164,11 +164,13 @@ mod tests {
             line(&look(0)),
             "not ready · 2 cameras · 1 online · 0 fps · age p95 0 ms · batch 0 % · mqtt away"
         );
+        // Rates count from when the model was open.
+        let _ = look(1);
         metrics.camera(&CameraId::new("gate")).inferred.inc_by(148);
         metrics.publish.connected.set(1);
         metrics.lanes_filled.inc_by(92);
         metrics.lanes_total.inc_by(100);
-        let mut report = look(1);
+        let mut report = look(2);
         report.health.frame_age_p95_ms = 84.0;
         let text = line(&report);
         assert_eq!(text, "2 cameras · 1 online · 148 fps · age p95 84 ms · batch 92 % · mqtt connected");
