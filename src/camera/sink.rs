@@ -43,6 +43,7 @@ struct BootState {
 pub struct Connection {
     arrivals: Mutex<Arrivals>,
     seen: Mutex<Seen>,
+    closed: AtomicBool,
 }
 
 /// What the last frame looked like, or why there is none.
@@ -64,6 +65,11 @@ impl Connection {
     /// What is known of the stream.
     pub fn seen(&self) -> Seen {
         lock(&self.seen).clone()
+    }
+
+    /// No frame is taken any more: a pipeline that does not stop must not mix its frames with its successor's.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
     }
 
     fn fail(&self, error: CameraError) {
@@ -136,11 +142,20 @@ impl Intake {
             self.metrics.dropped.inc();
             return Err(CameraError::Stream("a sample without a frame came out of the pipeline".to_owned()));
         };
+        let raw = || CameraError::Setup("the pipeline delivers something that is not raw video".to_owned());
+        let video = VideoInfo::from_caps(caps).map_err(|_| raw()).inspect_err(|_| {
+            self.metrics.dropped.inc();
+        })?;
+        let size = (video.width(), video.height());
+        // Before anything is skipped: a camera with a low limit is online all the same.
+        lock(&connection.seen).size = Some(size);
         let (arrived, wall, by_stream) = self.arrival(connection, sink, sample, &buffer, now);
         let mut boot = lock(&self.boot);
         let seq = boot.next_seq;
         boot.next_seq += 1;
-        if self.config.fps_max.is_some_and(|fps_max| !boot.limiter.passes(arrived, fps_max)) {
+        // A file read as fast as possible is thinned out by its own time, not by how fast it is read.
+        let at = buffer.pts().filter(|_| self.is_fast_file()).map_or(arrived, |pts| self.origin + pts.into());
+        if self.config.fps_max.is_some_and(|fps_max| !boot.limiter.passes(at, fps_max)) {
             drop(boot);
             self.metrics.skipped_fps.inc();
             return Ok(None);
@@ -151,18 +166,12 @@ impl Intake {
             _ => boot.clock.local(wall, ClockSource::HostArrival),
         };
         drop(boot);
+        lock(&connection.seen).clock = Some(captured.clock);
         let pts_ns = buffer.pts().map(gst::ClockTime::nseconds);
-        let image = VideoInfo::from_caps(caps)
-            .map_err(|_| CameraError::Setup("the pipeline delivers something that is not raw video".to_owned()))
-            .and_then(|info| Ok((info.width(), info.height(), memory::image(buffer, &info)?)));
-        let (width, height, image) = image.inspect_err(|_| {
+        let image = memory::image(buffer, &video).inspect_err(|_| {
             self.metrics.dropped.inc();
         })?;
-        let size = (width, height);
         let info = FrameInfo { camera: self.config.id.clone(), seq, arrived, decoded: now, captured, pts_ns, size };
-        let mut seen = lock(&connection.seen);
-        (seen.size, seen.clock) = (Some(size), Some(captured.clock));
-        drop(seen);
         Ok(Some(Frame { info, image, mask: self.config.mask.clone() }))
     }
 
@@ -239,6 +248,9 @@ fn set_callback(intake: &Arc<Intake>, connection: &Arc<Connection>, sink: &AppSi
         .new_sample(move |sink| {
             let intake = intake.upgrade().ok_or(gst::FlowError::Flushing)?;
             let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
+            if connection.closed.load(Ordering::Relaxed) {
+                return Err(gst::FlowError::Flushing);
+            }
             match intake.accept(&connection, sink, &sample) {
                 Ok(Some(frame)) => intake.slot.put(frame),
                 Ok(None) => {}

@@ -69,7 +69,7 @@ pub fn start(config: CameraConfig, slot: SlotWriter, metrics: CameraMetrics, boa
     let control = Control { enabled: Arc::clone(&enabled), nudge };
     let thread = worker::spawn(&name, move || {
         let intake = Arc::new(Intake::new(config, slot, metrics, Instant::now()));
-        Life { intake, board, orders, enabled, since: None }.run();
+        Life { intake, board, orders, enabled, since: None, held: None }.run();
     });
     Camera { id, control, thread }
 }
@@ -91,6 +91,8 @@ struct Life {
     /// The newest order.
     enabled: Arc<AtomicBool>,
     since: Option<(CameraStatus, SystemTime)>,
+    /// Why and until when no attempt is made, even if the camera is switched off and on.
+    held: Option<(CameraError, Instant)>,
 }
 
 impl Life {
@@ -106,6 +108,14 @@ impl Life {
                 continue;
             }
             let started = Instant::now();
+            if let Some((error, until)) = self.held.take_if(|(_, until)| started < *until) {
+                self.failed(&error, backoff.failures(), until.saturating_duration_since(started));
+                self.held = Some((error, until));
+                if !self.wait(Some(until)) {
+                    return;
+                }
+                continue;
+            }
             let end = self.run_once();
             self.intake.set_live(false);
             match end {
@@ -115,7 +125,7 @@ impl Life {
                     backoff.reset();
                     if self.repeats() {
                         // A picture, or a clip of a few frames, is not read a hundred times a second.
-                        if !self.wait(Some(REPEAT_MIN.saturating_sub(started.elapsed()))) {
+                        if !self.wait(Some(started + REPEAT_MIN)) {
                             return;
                         }
                         continue;
@@ -130,13 +140,14 @@ impl Life {
                     if started.elapsed().saturating_sub(silence) > PROVEN {
                         backoff.reset();
                     }
-                    let mut delay = backoff.next(fastrand::f64());
-                    if matches!(error, CameraError::Refused(_)) {
-                        delay = delay.max(RETRY_REFUSED);
-                    }
+                    let delay = backoff.next(fastrand::f64());
                     self.intake.metrics().reconnects.inc();
+                    if matches!(error, CameraError::Refused(_)) {
+                        self.held = Some((error, Instant::now() + delay.max(RETRY_REFUSED)));
+                        continue;
+                    }
                     self.failed(&error, backoff.failures(), delay);
-                    if !self.wait(Some(delay)) {
+                    if !self.wait(Some(Instant::now() + delay)) {
                         return;
                     }
                 }
@@ -152,12 +163,13 @@ impl Life {
         sink::attach(&self.intake, &connection, &parts);
         let _ = parts.pipeline.set_state(gst::State::Playing); // a failure is on the bus, in words
         let feeder = sink::feeder(&self.intake, &connection, &parts);
-        let running = Running { parts: Some(parts), feeder, intake: Arc::clone(&self.intake) };
+        let running = Running { parts: Some(parts), feeder, intake: Arc::clone(&self.intake), connection };
         let place = place(&self.intake.config().source);
-        self.watch(&running, &connection).map_err(|error| error.of(&place))
+        self.watch(&running).map_err(|error| error.of(&place))
     }
 
-    fn watch(&mut self, running: &Running, connection: &Connection) -> Result<End, CameraError> {
+    fn watch(&mut self, running: &Running) -> Result<End, CameraError> {
+        let connection = &running.connection;
         let Some(parts) = &running.parts else { return Ok(End::Shutdown) };
         let Some(bus) = parts.pipeline.bus() else {
             return Err(CameraError::Setup("the pipeline has no bus".to_owned()));
@@ -171,7 +183,7 @@ impl Life {
                 Some(gst::MessageView::Error(error)) => {
                     return Err(connection.seen().error.unwrap_or_else(|| parts.error(error)));
                 }
-                Some(gst::MessageView::Eos(_)) => return self.end_of_stream(running, connection),
+                Some(gst::MessageView::Eos(_)) => return self.end_of_stream(running),
                 Some(gst::MessageView::Latency(_)) => drop(parts.pipeline.recalculate_latency()),
                 _ => {}
             }
@@ -205,12 +217,12 @@ impl Life {
         Err(CameraError::Stream(format!("no frame for {seconds:.0} s: the connection is built anew")))
     }
 
-    fn end_of_stream(&mut self, running: &Running, connection: &Connection) -> Result<End, CameraError> {
+    fn end_of_stream(&mut self, running: &Running) -> Result<End, CameraError> {
         if !matches!(self.intake.config().source, Source::File { .. }) {
             return Err(CameraError::Stream("the camera ended the stream".to_owned()));
         }
         let end = self.wait_for_feeder(running);
-        match connection.seen() {
+        match running.connection.seen() {
             Seen { error: Some(error), .. } => Err(error),
             // To read it again at once, as `repeat` says, would be a loop without end or rest.
             Seen { size: None, .. } if matches!(end, End::Finished) => {
@@ -247,13 +259,20 @@ impl Life {
         }
     }
 
-    /// Waits for an order or the delay; false where the camera is being taken down.
-    fn wait(&mut self, delay: Option<Duration>) -> bool {
-        let order = match delay {
-            Some(delay) => self.orders.recv_timeout(delay),
-            None => self.orders.recv().map_err(|_| RecvTimeoutError::Disconnected),
-        };
-        !matches!(order, Err(RecvTimeoutError::Disconnected))
+    /// Waits until the camera is switched off (or on, where it is off or done), or until `due`; false where it is being
+    /// taken down. To be told "on" again does not cut a back-off short.
+    fn wait(&mut self, due: Option<Instant>) -> bool {
+        loop {
+            let order = match due {
+                Some(due) => self.orders.recv_deadline(due),
+                None => self.orders.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            };
+            match order {
+                Ok(()) if due.is_some() && self.enabled.load(Ordering::Relaxed) => {}
+                Ok(()) | Err(RecvTimeoutError::Timeout) => return true,
+                Err(RecvTimeoutError::Disconnected) => return false,
+            }
+        }
     }
 
     fn repeats(&self) -> bool {
@@ -317,11 +336,13 @@ struct Running {
     parts: Option<Pipeline>,
     feeder: Option<Feeder>,
     intake: Arc<Intake>,
+    connection: Arc<Connection>,
 }
 
 impl Drop for Running {
     /// The slot is freed before the change to NULL, which waits for the streaming threads.
     fn drop(&mut self) {
+        self.connection.close();
         self.intake.stop_feeding();
         if let Some(feeder) = self.feeder.take() {
             let _ = feeder.thread.join();

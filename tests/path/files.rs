@@ -64,6 +64,20 @@ fn a_paced_file_with_a_limit_publishes_so_many_a_second() {
 }
 
 #[test]
+fn a_file_read_fast_is_thinned_out_by_its_own_time() {
+    let _cores = some_cores();
+    let Some(walk) = clip(Clip::Small) else { return };
+    let camera = camera("walk", walk.to_str().unwrap(), "pace = \"fast\"\nfps_max = 2\nrepeat = true");
+    let mut daemon = Daemon::start_tiny("", &camera);
+    daemon.until("three rounds", LIMIT, |heard| heard.count("walk") >= 60);
+    daemon.finish();
+    let messages = daemon.heard.of("walk");
+    let frames = messages[59].1.frame - messages[0].1.frame;
+    // 2 of 10 frames a second, and one more where the file begins again.
+    assert!((270..=300).contains(&frames), "60 messages of {frames} frames");
+}
+
+#[test]
 fn what_a_mask_covers_is_not_seen() {
     let _cores = all_cores();
     let Some(walk) = clip(Clip::H264) else { return };

@@ -82,8 +82,17 @@ fn a_refused_password_is_not_tried_again_and_stays_secret() {
         assert!(state.next_retry_ms.is_some_and(|ms| (297_000..=330_000).contains(&ms)), "{state:?}");
         assert_eq!(state.attempts, 1);
     }
+    // Nor when somebody switches it on and off.
+    for word in ["ON", "OFF", "ON"] {
+        daemon.publish("cam/wrong/enabled/set", word);
+        let disabled = word == "OFF";
+        daemon.until("the switch", LIMIT, |heard| (heard.text("cam/wrong/status") == "disabled") == disabled);
+    }
+    let state = daemon.heard.state("wrong").unwrap();
+    assert!(state.reason.contains("refused the user or password"), "{state:?}");
+    assert!(state.next_retry_ms.is_some_and(|ms| ms > 280_000), "{state:?}");
     let seen = daemon.heard.count("witness");
-    daemon.until("the others go on", LIMIT, |heard| heard.count("witness") >= seen + 20);
+    daemon.until("the others go on", LIMIT, |heard| heard.count("witness") >= seen + 15);
     assert_eq!(daemon.heard.count("wrong") + daemon.heard.count("none"), 0);
     let asked = tap.requests("DESCRIBE");
     assert!((1..=2).contains(&asked), "{asked} requests: {}", tap.said());
