@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -168,8 +168,7 @@ impl SystemImage {
 impl Frame {
     /// A frame of one colour that belongs to no stream: the backends' warm-up, benches and tests.
     pub fn solid(camera: &CameraId, size: (u32, u32), now: Instant) -> Self {
-        let wall = SystemTime::UNIX_EPOCH + Duration::from_secs(0);
-        let captured = Captured { wall, clock: ClockSource::File, err_ms: 0 };
+        let captured = Captured { wall: SystemTime::UNIX_EPOCH, clock: ClockSource::File, err_ms: 0 };
         let info =
             FrameInfo { camera: camera.clone(), seq: 0, arrived: now, decoded: now, captured, pts_ns: None, size };
         Self { info, image: Image::System(SystemImage::solid(size.0, size.1, [114, 128, 128])), mask: None }
