@@ -303,14 +303,15 @@ pub fn start(
     let endpoint = Endpoint::new(config, shared.topics.status().as_str());
     let (input, inputs) = bounded(INPUT_CAPACITY);
     let (alive, ended) = bounded::<()>(1);
-    let spooler = (Arc::clone(&shared), alive.clone());
+    // Bound first, dropped last: the end is told when the spool's file is closed, and the next start may open it.
+    let spooler = (alive.clone(), Arc::clone(&shared));
     crate::worker::spawn("spool", move || {
-        let (shared, _alive) = spooler;
+        let (_alive, shared) = spooler;
         worker::spool(&shared, &inputs);
     });
-    let sender = (Arc::clone(&shared), alive);
+    let sender = (alive, Arc::clone(&shared));
     crate::worker::spawn("publish", move || {
-        let (shared, _alive) = sender;
+        let (_alive, shared) = sender;
         runtime.block_on(worker::Worker::new(&shared, endpoint, protocol, commands).run());
     });
     Ok((Publisher { shared: Arc::clone(&shared), input }, Running { shared, ended, broker }))
