@@ -97,6 +97,55 @@ pub struct Frame {
 pub enum Image {
     /// In the host's memory, planar YUV.
     System(SystemImage),
+    /// In the memory of a CUDA device, planar YUV.
+    Cuda(CudaImage),
+    /// A surface of NVIDIA's multimedia memory that only the GPU can map (Jetson).
+    Nvmm(NvmmImage),
+}
+
+impl Image {
+    /// Where it lies, in words.
+    pub fn memory(&self) -> &'static str {
+        match self {
+            Self::System(_) => "host memory",
+            Self::Cuda(_) => "CUDA memory",
+            Self::Nvmm(_) => "NVMM surfaces",
+        }
+    }
+}
+
+/// A frame in device memory, readable from the device's primary context.
+pub struct CudaImage {
+    /// Plane layout.
+    pub format: PixelFormat,
+    /// Width in pixels.
+    pub width: u32,
+    /// Height in pixels.
+    pub height: u32,
+    /// Device addresses of the planes; the third is 0 for NV12.
+    pub planes: [u64; 3],
+    /// Bytes from one row to the next, a plane; the third is 0 for NV12.
+    pub strides: [usize; 3],
+    /// YUV to RGB.
+    pub colour: Colour,
+    /// Keeps the buffer mapped; dropping it gives the buffer back to the decoder.
+    pub loan: Box<dyn Send>,
+}
+
+/// A frame in an `NvBufSurface` whose planes have no address before the GPU maps them.
+pub struct NvmmImage {
+    /// Width in pixels.
+    pub width: u32,
+    /// Height in pixels.
+    pub height: u32,
+    /// YUV to RGB.
+    pub colour: Colour,
+    /// Address of the `NvBufSurface`; the same for each frame of one decoder buffer, valid while `loan` lives.
+    pub surface: usize,
+    /// Which of its surfaces.
+    pub index: u32,
+    /// Keeps the buffer mapped; dropping it gives the buffer back to the decoder.
+    pub loan: Box<dyn Send>,
 }
 
 /// Layout of 8-bit 4:2:0 planes.

@@ -5,7 +5,8 @@
 //! 1. [`camera`] decodes a stream into [`frame`]s,
 //! 2. a [`slot`] holds the newest one,
 //! 3. [`batch`] decides which of them go together,
-//! 4. a [`backend`] runs the [`engine`] over them (driven by [`infer`]; geometry in [`letterbox`] and [`mask`]),
+//! 4. a [`backend`] runs the [`engine`] over them (driven by [`infer`]; geometry in [`letterbox`] and [`mask`];
+//!    NVIDIA's libraries behind [`gpu`]),
 //! 5. [`yolo`] reads the head and suppresses duplicates,
 //! 6. [`analyze`] makes [`event`]s of what is left,
 //! 7. [`publish`] spools and sends them.
@@ -20,6 +21,7 @@ pub mod camera;
 pub mod engine;
 pub mod event;
 pub mod frame;
+pub mod gpu;
 pub mod infer;
 pub mod letterbox;
 pub mod mask;

@@ -81,7 +81,7 @@ impl Rig {
 }
 
 fn checksum(frame: &Frame) -> u64 {
-    let Image::System(image) = &frame.image;
+    let Image::System(image) = &frame.image else { panic!("not in host memory") };
     image.planes.plane(0).iter().fold(0, |sum: u64, byte| sum.wrapping_mul(31).wrapping_add(u64::from(*byte)))
 }
 

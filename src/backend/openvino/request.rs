@@ -139,7 +139,12 @@ impl Request {
         let mut tensor = self.infer.get_tensor(&self.layout.picture).map_err(fail)?;
         let data = tensor.get_data_mut::<f32>().map_err(fail)?;
         for (lane, frame) in job.frames.drain(..).enumerate() {
-            let Image::System(image) = &frame.image;
+            let Image::System(image) = &frame.image else {
+                let (camera, memory) = (&frame.info.camera, frame.image.memory());
+                return Err(BackendError::DropBatch(format!(
+                    "camera {camera} delivers {memory}, which OpenVINO cannot read: set decode = \"software\" for it"
+                )));
+            };
             let letterbox = Letterbox::new((image.width, image.height), self.layout.input, self.fit);
             let at = frame.mask.as_ref().map(|mask| mask_index(&mut self.masks, mask, &letterbox));
             let spans = at.map_or(&[][..], |at| &self.masks[at].2);
