@@ -23,6 +23,7 @@ use crate::mask::RegionMask;
 pub use load::{Inspection, Problem, Problems, WHOLE_FILE, inspect, load, parse};
 pub use resolve::source::of_address as parse_source;
 pub use secret::Secret;
+pub use units::parse_size;
 
 /// The configuration of one process, checked and complete.
 #[derive(Clone, Debug, PartialEq)]
