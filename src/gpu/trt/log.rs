@@ -1,0 +1,113 @@
+//! What TensorRT says: one logger for the whole process, told apart here by the thread that is in a call.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::ffi::{CStr, c_char};
+use std::sync::{Mutex, PoisonError};
+
+use tensorrt_sys::Table;
+
+/// Most severe that counts as an error.
+const ERROR: i32 = 1;
+/// Least severe that is passed on; what follows is thousands of lines a build.
+const INFORMATION: i32 = 3;
+/// Lines kept of one call, and of threads that are in none.
+const LINES_MAX: usize = 64;
+/// Characters of a reason in an error sentence.
+const REASON_CHARS: usize = 400;
+
+/// A line.
+pub(super) struct Line {
+    severity: i32,
+    /// Without the line's end.
+    pub(super) text: String,
+}
+
+thread_local! {
+    /// Whether this thread is in a call, and what was said during it.
+    static HEARD: RefCell<Option<VecDeque<Line>>> = const { RefCell::new(None) };
+    /// Who wants to know of each line at once.
+    static LISTENER: Cell<Option<fn()>> = const { Cell::new(None) };
+}
+
+/// Said on TensorRT's own threads.
+static ELSEWHERE: Mutex<VecDeque<Line>> = Mutex::new(VecDeque::new());
+
+/// From now on this slice's lines come here.
+pub(super) fn install(table: &Table) {
+    // SAFETY: `receive` lives as long as the process and takes what the shim documents.
+    unsafe { (table.log)(receive, INFORMATION) };
+}
+
+/// While it lives, this thread's lines are kept for [`Call::reason`].
+pub(super) struct Call;
+
+impl Call {
+    /// With a function to be told after each line.
+    pub(super) fn begin(listener: Option<fn()>) -> Self {
+        HEARD.with_borrow_mut(|heard| *heard = Some(VecDeque::new()));
+        LISTENER.set(listener);
+        Self
+    }
+
+    /// The first error of this call, which is mostly the cause of the others; else the last one of TensorRT's threads.
+    pub(super) fn reason(&self) -> String {
+        let first =
+            |lines: &VecDeque<Line>| lines.iter().find(|line| line.severity <= ERROR).map(|line| line.text.clone());
+        let own = HEARD.with_borrow(|heard| heard.as_ref().and_then(first));
+        let text = own.or_else(|| {
+            let lines = ELSEWHERE.lock().unwrap_or_else(PoisonError::into_inner);
+            lines.iter().rev().find(|line| line.severity <= ERROR).map(|line| line.text.clone())
+        });
+        let text = text.unwrap_or_else(|| "it does not say why".to_owned());
+        text.trim().trim_end_matches('.').chars().take(REASON_CHARS).collect()
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        LISTENER.set(None);
+        HEARD.with_borrow_mut(|heard| *heard = None);
+    }
+}
+
+/// What TensorRT's threads said since the last time.
+pub(super) fn take_elsewhere() -> VecDeque<Line> {
+    std::mem::take(&mut *ELSEWHERE.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// The newest line of this thread's call.
+pub(super) fn newest() -> Option<String> {
+    HEARD.with_borrow(|heard| heard.as_ref().and_then(|lines| lines.back()).map(|line| line.text.clone()))
+}
+
+/// Called by TensorRT, on any thread.
+unsafe extern "C" fn receive(severity: i32, text: *const c_char) {
+    // SAFETY: the shim passes a string that is valid during the call.
+    let text = unsafe { CStr::from_ptr(text) }.to_string_lossy().trim_end().to_owned();
+    tracing::debug!("TensorRT: {text}");
+    let line = Line { severity, text };
+    let mut left = Some(line);
+    // A thread that ends has none any more.
+    let kept = HEARD.try_with(|heard| {
+        if let Some(lines) = heard.borrow_mut().as_mut()
+            && let Some(line) = left.take()
+        {
+            push(lines, line);
+        }
+    });
+    match (kept, left) {
+        (_, Some(line)) => push(&mut ELSEWHERE.lock().unwrap_or_else(PoisonError::into_inner), line),
+        (Ok(()), None) => LISTENER.get().into_iter().for_each(|listener| listener()),
+        (Err(_), None) => {}
+    }
+}
+
+/// The oldest line that is no error makes room: the first error is worth more than what came after it.
+fn push(lines: &mut VecDeque<Line>, line: Line) {
+    if lines.len() == LINES_MAX {
+        let place = lines.iter().position(|line| line.severity > ERROR).unwrap_or(LINES_MAX - 1);
+        lines.remove(place);
+    }
+    lines.push_back(line);
+}
