@@ -183,8 +183,9 @@ fn verdict(nick: &str) -> Option<gst::glib::Value> {
 }
 
 fn is_video_decoder(element: &gst::Element) -> bool {
-    let kinds = gst::ElementFactoryType::DECODER | gst::ElementFactoryType::MEDIA_VIDEO;
-    element.factory().is_some_and(|factory| factory.has_type(kinds))
+    let Some(factory) = element.factory() else { return false };
+    let class = factory.metadata("klass").unwrap_or_default();
+    class.contains("Decoder") && (class.contains("Video") || class.contains("Image"))
 }
 
 /// A decoder that cannot put its frames where they are wanted does not fail: it puts them elsewhere, and what follows
@@ -283,4 +284,84 @@ fn offer_cuda_memory(decoder: &gst::Element) {
         }
         gst::PadProbeReturn::Ok
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Pace;
+
+    fn file() -> Source {
+        Source::File { path: "clip.mp4".into(), pace: Pace::Fast, repeat: false }
+    }
+
+    fn csi() -> Source {
+        Source::Csi { sensor: 0, size: (1920, 1080), fps: 30 }
+    }
+
+    /// What is chosen on a machine with these elements, whose libgstcuda is there.
+    fn on(elements: &[&str], device: Option<i32>, decode: Decode, source: &Source) -> Result<Kind, String> {
+        let kind = choose(decode, source, device, &|element| elements.contains(&element), &|| Ok(()));
+        kind.map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn auto_takes_the_gpu_only_where_the_engine_and_the_elements_are_there() {
+        let jetson = ["nvv4l2decoder", "nvvidconv", "nvarguscamerasrc"];
+        let auto = |elements: &[&str], device, source: &Source| on(elements, device, Decode::Auto, source);
+        assert_eq!(auto(&["nvh264dec"], None, &file()), Ok(Kind::Software));
+        assert_eq!(auto(&["nvh264dec"], Some(0), &file()), Ok(Kind::Cuda));
+        assert_eq!(auto(&["nvh264dec"], Some(1), &file()), Ok(Kind::Software), "the decoder is another GPU's");
+        assert_eq!(auto(&["nvh264device1dec"], Some(1), &file()), Ok(Kind::Cuda));
+        assert_eq!(auto(&[], Some(0), &file()), Ok(Kind::Software));
+        assert_eq!(auto(&["nvv4l2decoder"], Some(0), &file()), Ok(Kind::Deepstream));
+        assert_eq!(auto(&["nvh264dec", "nvv4l2decoder"], Some(0), &file()), Ok(Kind::Cuda));
+        assert_eq!(auto(&jetson, Some(0), &file()), Ok(Kind::Jetson));
+        assert_eq!(auto(&jetson, Some(0), &csi()), Ok(Kind::Jetson));
+        assert_eq!(auto(&jetson, None, &csi()), Ok(Kind::Software));
+        let test = Source::Test { size: (64, 64), fps: 5, pattern: "ball".to_owned() };
+        assert_eq!(auto(&jetson, Some(0), &test), Ok(Kind::Software));
+        let unshared = choose(Decode::Auto, &file(), Some(0), &|e| e == "nvh264dec", &|| {
+            Err(CameraError::Setup(String::new()))
+        });
+        assert_eq!(unshared, Ok(Kind::Software));
+    }
+
+    #[test]
+    fn a_decoder_that_cannot_be_had_is_refused_in_words() {
+        for (elements, device, decode, text) in [
+            (&["nvh264dec"][..], None, Decode::Cuda, "engine on an NVIDIA GPU, which this one is not"),
+            (&["nvv4l2decoder"], None, Decode::Jetson, "engine on an NVIDIA GPU, which this one is not"),
+            (&[], Some(0), Decode::Cuda, "GStreamer has no nvh264dec: install gstreamer1.0-plugins-bad 1.22"),
+            (&["nvh264dec"], Some(2), Decode::Cuda, "GStreamer has no nvh264device2dec"),
+            (&[], Some(0), Decode::Jetson, "GStreamer has no nvv4l2decoder"),
+        ] {
+            let error = on(elements, device, decode, &file()).unwrap_err();
+            assert!(error.contains(text) && error.contains("decode = \"software\""), "{error}");
+        }
+        assert_eq!(on(&[], None, Decode::Software, &file()), Ok(Kind::Software));
+        assert_eq!(on(&["nvv4l2decoder"], Some(0), Decode::Jetson, &file()), Ok(Kind::Deepstream));
+    }
+
+    #[test]
+    fn elements_of_nvcodec_are_told_apart_by_their_device() {
+        for (name, device) in
+            [("nvh264dec", 0), ("nvh265sldec", 0), ("nvh264device1dec", 1), ("nvav1device12dec", 12)]
+        {
+            assert!((0..20).all(|n| is_nvcodec(name, n) == (n == device)), "{name}");
+        }
+        assert!(!is_nvcodec("nvv4l2decoder", 0) && !is_nvcodec("avdec_h264", 0));
+    }
+
+    #[test]
+    fn frames_that_the_gpu_cannot_use_are_named() {
+        gst::init().unwrap();
+        let why = |caps: &str| unusable("nvh265dec", &caps.parse::<gst::Caps>().unwrap(), Memory::Cuda);
+        let size = "width=64,height=64,framerate=25/1";
+        assert_eq!(why(&format!("video/x-raw(memory:CUDAMemory),format=NV12,{size}")), None);
+        let deep = why(&format!("video/x-raw(memory:CUDAMemory),format=P010_10LE,{size}")).unwrap();
+        assert!(deep.starts_with("nvh265dec gives P010_10LE frames"), "{deep}");
+        let elsewhere = why(&format!("video/x-raw,format=NV12,{size}")).unwrap();
+        assert!(elsewhere.contains("gives frames in host memory where CUDA memory was promised"), "{elsewhere}");
+    }
 }

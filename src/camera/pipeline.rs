@@ -110,13 +110,16 @@ pub fn parse(name: &str, kind: Kind) -> Result<Pipeline, CameraError> {
 ///
 /// A sentence naming the description or the setting that does not fit.
 pub fn build(name: &str, source: &Source, decode: Decode) -> Result<Pipeline, CameraError> {
-    let built_in = description::is_built_in(name);
     // A file says itself what decodes.
-    let kind = if built_in { Kind::of(decode, source)? } else { Kind::Software };
+    let kind = if description::is_built_in(name) { Kind::of(decode, source)? } else { Kind::Software };
+    assemble(name, source, kind)
+}
+
+fn assemble(name: &str, source: &Source, kind: Kind) -> Result<Pipeline, CameraError> {
     let parts = parse(name, kind)?;
     set_source(&parts, source)?;
     set_sink(&parts.frames, source);
-    if built_in {
+    if description::is_built_in(name) {
         decode::choose_decoders(&parts.pipeline, kind, &parts.cause);
     }
     decode::prepare_elements(&parts.pipeline, parts.memory);
@@ -408,6 +411,60 @@ mod tests {
             Missing decoder: H.264 (Main Profile) (video/x-h264, codec_data=(buffer)014d401fffe1)\n";
         let words = "GStreamer has no decoder: H.264 (Main Profile): install the plug-in for it (gstreamer1.0-libav has most)";
         assert_eq!(fault(&reason, debug, Memory::System), CameraError::Setup(words.to_owned()));
+    }
+
+    #[test]
+    fn descriptions_parse_or_name_the_elements_they_miss() {
+        gst::init().unwrap();
+        for (kind, name) in description::built_in() {
+            match parse(name, kind) {
+                Ok(parts) => assert_eq!(parts.memory == Memory::System, kind == Kind::Software, "{kind:?} {name}"),
+                Err(CameraError::Setup(text)) => {
+                    let needs_jetson = kind == Kind::Jetson || name == "csi";
+                    assert!(needs_jetson && text.ends_with("install nvidia-l4t-gstreamer (JetPack)"), "{text}");
+                }
+                Err(other) => panic!("{kind:?} {name}: {other}"),
+            }
+        }
+    }
+
+    /// What ends `name` of `kind` on a file that `make` writes: a launch text whose `{}` is the file's path.
+    fn end_of(kind: Kind, make: &str) -> CameraError {
+        gst::init().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("clip");
+        let maker = gst::parse::launch(&make.replace("{}", &path.display().to_string())).unwrap();
+        maker.set_state(gst::State::Playing).unwrap();
+        let limit = gst::ClockTime::from_seconds(20);
+        let ends = [gst::MessageType::Error, gst::MessageType::Eos];
+        let end = maker.bus().unwrap().timed_pop_filtered(limit, &ends).unwrap();
+        assert_eq!(end.type_(), gst::MessageType::Eos, "{end:?}");
+        maker.set_state(gst::State::Null).unwrap();
+        let parts = assemble("file", &Source::File { path, pace: Pace::Fast, repeat: false }, kind).unwrap();
+        let _ = parts.pipeline.set_state(gst::State::Playing); // a failure is on the bus
+        let message = parts.pipeline.bus().unwrap().timed_pop_filtered(limit, &ends).unwrap();
+        let gst::MessageView::Error(error) = message.view() else { panic!("{message:?}") };
+        let error = parts.error(error);
+        parts.pipeline.set_state(gst::State::Null).unwrap();
+        error
+    }
+
+    #[test]
+    fn host_memory_where_gpu_memory_was_promised_is_an_error_at_once() {
+        for (kind, memory) in [(Kind::Cuda, "CUDA memory"), (Kind::Deepstream, "NVMM surfaces")] {
+            let error = end_of(kind, "videotestsrc num-buffers=1 ! jpegenc ! filesink location={}");
+            let words = format!(
+                "jpegdec gives frames in host memory where {memory} was promised: give the camera decode = \"software\""
+            );
+            assert_eq!(error, CameraError::Setup(words));
+        }
+    }
+
+    #[test]
+    fn software_decoders_are_not_taken_for_the_gpu() {
+        let make = "videotestsrc num-buffers=30 ! video/x-raw,width=64,height=64 ! x264enc ! matroskamux ! filesink location={}";
+        let CameraError::Setup(error) = end_of(Kind::Cuda, make) else { panic!() };
+        assert!(error.starts_with("NVIDIA's decoder does not take this video (decoder: H.264"), "{error}");
     }
 
     #[test]
