@@ -272,7 +272,7 @@ fn set_if_there(element: &gst::Element, property: &str, value: i64) {
 
 /// A decoder of nvcodec asks what may follow it before `decodebin` has linked anything there, and then takes host
 /// memory. This answers in the place of what will follow.
-fn offer_cuda_memory(decoder: &gst::Element) {
+pub fn offer_cuda_memory(decoder: &gst::Element) {
     let Some(pad) = decoder.static_pad("src") else { return };
     let caps = gst::Caps::builder("video/x-raw").features(["memory:CUDAMemory"]).build();
     pad.add_probe(gst::PadProbeType::QUERY_DOWNSTREAM | gst::PadProbeType::PUSH, move |_, info| {

@@ -6,7 +6,7 @@
 
 pub mod clock;
 mod decode;
-pub mod description;
+mod description;
 mod elements;
 mod memory;
 pub mod pipeline;

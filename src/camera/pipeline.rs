@@ -428,22 +428,36 @@ mod tests {
         }
     }
 
-    /// What ends `name` of `kind` on a file that `make` writes: a launch text whose `{}` is the file's path.
-    fn end_of(kind: Kind, make: &str) -> CameraError {
+    /// A folder with the file `clip`, which the launch text `make` writes to `{}`.
+    fn clip(make: &str) -> tempfile::TempDir {
         gst::init().unwrap();
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("clip");
         let maker = gst::parse::launch(&make.replace("{}", &path.display().to_string())).unwrap();
         maker.set_state(gst::State::Playing).unwrap();
-        let limit = gst::ClockTime::from_seconds(20);
         let ends = [gst::MessageType::Error, gst::MessageType::Eos];
-        let end = maker.bus().unwrap().timed_pop_filtered(limit, &ends).unwrap();
+        let end = maker.bus().unwrap().timed_pop_filtered(gst::ClockTime::from_seconds(20), &ends).unwrap();
         assert_eq!(end.type_(), gst::MessageType::Eos, "{end:?}");
         maker.set_state(gst::State::Null).unwrap();
-        let parts = assemble("file", &Source::File { path, pace: Pace::Fast, repeat: false }, kind).unwrap();
+        folder
+    }
+
+    /// The pipeline of `kind` that reads the file `clip` of a folder.
+    fn reading(folder: &tempfile::TempDir, kind: Kind) -> Pipeline {
+        let source = Source::File { path: folder.path().join("clip"), pace: Pace::Fast, repeat: false };
+        assemble("file", &source, kind).unwrap()
+    }
+
+    /// What ends the pipeline of `kind` on a file that `make` writes.
+    fn end_of(kind: Kind, make: &str) -> CameraError {
+        let folder = clip(make);
+        let parts = reading(&folder, kind);
         let _ = parts.pipeline.set_state(gst::State::Playing); // a failure is on the bus
-        let message = parts.pipeline.bus().unwrap().timed_pop_filtered(limit, &ends).unwrap();
-        let gst::MessageView::Error(error) = message.view() else { panic!("{message:?}") };
+        let ends = [gst::MessageType::Error, gst::MessageType::Eos];
+        let message = parts.pipeline.bus().unwrap().timed_pop_filtered(gst::ClockTime::from_seconds(20), &ends);
+        let Some(gst::MessageView::Error(error)) = message.as_ref().map(|m| m.view()) else {
+            panic!("{message:?}")
+        };
         let error = parts.error(error);
         parts.pipeline.set_state(gst::State::Null).unwrap();
         error
@@ -460,10 +474,37 @@ mod tests {
         }
     }
 
+    const H264: &str = "videotestsrc num-buffers=9 ! video/x-raw,width=64,height=64 ! x264enc ! matroskamux ! filesink location={}";
+
+    /// With a decoder that is there on every machine: what it would be told when it asks, on its first buffer, is what
+    /// NVIDIA's is told.
+    #[test]
+    fn a_decoder_is_offered_cuda_memory_before_anything_is_linked_behind_it() {
+        let folder = clip(H264);
+        let parts = reading(&folder, Kind::Software);
+        let heard = Arc::new(OnceLock::new());
+        let told = Arc::clone(&heard);
+        parts.pipeline.connect_deep_element_added(move |_, _, element| {
+            if element.factory().is_none_or(|f| !f.name().starts_with("avdec_")) {
+                return;
+            }
+            decode::offer_cuda_memory(element);
+            let (src, told) = (element.static_pad("src").unwrap(), Arc::clone(&told));
+            element.static_pad("sink").unwrap().add_probe(gst::PadProbeType::BUFFER, move |_, _| {
+                let _ = told.set((src.allowed_caps(), src.peer().is_some())); // the first stands
+                gst::PadProbeReturn::Ok
+            });
+        });
+        parts.pipeline.set_state(gst::State::Playing).unwrap();
+        parts.frames.try_pull_sample(gst::ClockTime::from_seconds(20));
+        parts.pipeline.set_state(gst::State::Null).unwrap();
+        let caps = "video/x-raw(memory:CUDAMemory)".parse::<gst::Caps>().unwrap();
+        assert_eq!(heard.get(), Some(&(Some(caps), true)));
+    }
+
     #[test]
     fn software_decoders_are_not_taken_for_the_gpu() {
-        let make = "videotestsrc num-buffers=30 ! video/x-raw,width=64,height=64 ! x264enc ! matroskamux ! filesink location={}";
-        let CameraError::Setup(error) = end_of(Kind::Cuda, make) else { panic!() };
+        let CameraError::Setup(error) = end_of(Kind::Cuda, H264) else { panic!() };
         assert!(error.starts_with("NVIDIA's decoder does not take this video (decoder: H.264"), "{error}");
     }
 
