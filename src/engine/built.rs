@@ -182,7 +182,7 @@ pub fn write(engine: &Path, bytes: &[u8], stamp: &mut Stamp) -> Result<(), Built
 /// [`BuiltError::File`].
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), BuiltError> {
     let fail = |source| BuiltError::File { path: path.to_owned(), source };
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = folder_of(path);
     fs::create_dir_all(folder).map_err(fail)?;
     let part = beside(path);
     let written = File::create(&part).and_then(|mut file| {
@@ -197,6 +197,21 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), BuiltError> {
     })
 }
 
+/// Makes a file's folder and sees that files can be made there: before the work, not after it.
+///
+/// # Errors
+///
+/// [`BuiltError::File`].
+pub fn prepare(path: &Path) -> Result<(), BuiltError> {
+    let fail = |source| BuiltError::File { path: path.to_owned(), source };
+    if path.is_dir() {
+        return Err(fail(io::ErrorKind::IsADirectory.into()));
+    }
+    fs::create_dir_all(folder_of(path)).map_err(fail)?;
+    let part = beside(path);
+    File::create(&part).and_then(|_| fs::remove_file(&part)).map_err(fail)
+}
+
 /// A file of the builder's own, such as a timing cache; `None` where there is none yet.
 ///
 /// # Errors
@@ -208,6 +223,10 @@ pub fn read_cache(path: &Path) -> Result<Option<Vec<u8>>, BuiltError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(BuiltError::File { path: path.to_owned(), source }),
     }
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// A name of this process's own in the same folder.

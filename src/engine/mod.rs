@@ -7,6 +7,7 @@ pub mod coco;
 mod file;
 pub mod manifest;
 pub mod onnx;
+pub mod order;
 pub mod progress;
 pub mod shapes;
 pub mod stamp;

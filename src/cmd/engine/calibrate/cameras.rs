@@ -1,22 +1,25 @@
-//! Frames of the configured cameras while they run: one at each beat, from the camera that has given the fewest.
+//! Frames of the configured cameras while they run: one every so often, from the camera that has given the fewest.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use crossbeam::channel::bounded;
+use crossbeam::channel::{Receiver, bounded};
 
 use super::Album;
 use crate::camera::{self, Camera};
 use crate::cli::{Code, Failure};
 use crate::cmd::status_line::Progress;
-use crate::config::{CameraConfig, Config, Pace, Source};
+use crate::config::{CameraConfig, Config, Decode, Pace, Source};
 use crate::frame::{CameraId, Frame};
-use crate::health::Board;
+use crate::health::{Board, CameraReport};
 use crate::logging::Console;
 use crate::metrics::Metrics;
 use crate::slot::{self, SlotReader};
 
 /// Cameras may take this long to give their first frame.
 const FIRST_FRAME: Duration = Duration::from_secs(20);
+/// How often the clock is looked at.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// Gathers `wanted` frames over `seconds`.
 pub fn gather(
@@ -27,43 +30,43 @@ pub fn gather(
     console: &Console,
 ) -> Result<(), Failure> {
     let board = Board::default();
-    let (readers, cameras) = start(config, &board);
-    let gathered = sample(&readers, wanted, Duration::from_secs(seconds), album, console);
+    let (readers, cameras, woken) = start(config, &board);
+    let gathered = sample(&readers, &woken, wanted, Duration::from_secs(seconds), album, console);
+    let reports = board.snapshot();
     let threads: Vec<_> = cameras.into_iter().map(|camera| camera.thread).collect();
     for thread in threads {
         let _ = thread.join();
     }
     let given = gathered?;
-    for (reader, count) in readers.iter().zip(&given) {
-        let (camera, reports) = (reader.camera(), board.snapshot());
+    for (reader, _) in readers.iter().zip(&given).filter(|(_, count)| **count == 0) {
+        let camera = reader.camera();
         let reason = reports.get(camera).map(|(_, report)| report.reason.as_str()).unwrap_or_default();
-        if *count == 0 {
-            tracing::warn!(%camera, "no frame of it: {reason}");
-        }
+        tracing::warn!(%camera, "no frame of it: {reason}");
     }
     if album.frames() == 0 {
-        return Err(nothing(&board));
+        return Err(nothing(&reports));
     }
     Ok(())
 }
 
-fn start(config: &Config, board: &Board) -> (Vec<SlotReader>, Vec<Camera>) {
+/// The cameras with their slots; the receiver is told of every frame.
+fn start(config: &Config, board: &Board) -> (Vec<SlotReader>, Vec<Camera>, Receiver<()>) {
     let metrics = Metrics::default();
-    // Nobody waits for it: frames are taken at their beat.
-    let (wake, _) = bounded(1);
+    let (wake, woken) = bounded(1);
     let (mut readers, mut cameras) = (Vec::new(), Vec::new());
     for camera in config.cameras.iter().filter(|camera| camera.enabled) {
         let counters = metrics.camera(&camera.id);
         let (writer, reader) = slot::slot(camera.id.clone(), counters.clone(), 1, camera.priority, wake.clone());
-        cameras.push(camera::start(at_its_own_pace(camera), writer, counters, board.clone()));
+        cameras.push(camera::start(as_wanted(camera), writer, counters, board.clone()));
         readers.push(reader);
     }
-    (readers, cameras)
+    (readers, cameras, woken)
 }
 
-/// A file read as fast as possible waits for whoever takes its frames, and would give its first second only.
-fn at_its_own_pace(camera: &CameraConfig) -> CameraConfig {
-    let mut camera = camera.clone();
+/// The letterbox here reads host memory. A file read as fast as possible would give its first second only, as it waits
+/// for whoever takes its frames.
+fn as_wanted(camera: &CameraConfig) -> CameraConfig {
+    let mut camera = CameraConfig { decode: Decode::Software, ..camera.clone() };
     if let Source::File { pace, .. } = &mut camera.source {
         *pace = Pace::Realtime;
     }
@@ -73,6 +76,7 @@ fn at_its_own_pace(camera: &CameraConfig) -> CameraConfig {
 /// Takes the frames; how many each camera gave.
 fn sample(
     readers: &[SlotReader],
+    woken: &Receiver<()>,
     wanted: usize,
     time: Duration,
     album: &mut Album,
@@ -80,17 +84,31 @@ fn sample(
 ) -> Result<Vec<usize>, Failure> {
     let mut given = vec![0; readers.len()];
     let mut progress = Progress::new(console, "calibration frames", wanted as u64, Instant::now());
-    let Some(mut turn) = first(readers, &given) else { return Ok(given) };
-    let start = Instant::now();
-    for beat in 0..wanted {
-        let due = start + time.mul_f64(beat as f64 / wanted as f64);
-        std::thread::sleep(due.saturating_duration_since(Instant::now()));
-        // At a beat at which no camera has a frame the next one takes it, so nothing is asked twice.
-        let taken = turn.take().or_else(|| next(readers, &given));
-        let Some((camera, frame)) = taken else { continue };
-        let id: &CameraId = readers[camera].camera();
-        album.put(album.frames(), id.as_str(), &frame)?;
-        given[camera] += 1;
+    // The clock begins with the first frame: until then cameras connect.
+    let connecting = Instant::now();
+    let mut start = None;
+    let mut taken = 0;
+    while taken < wanted {
+        let now = Instant::now();
+        let elapsed = start.map(|start: Instant| now.saturating_duration_since(start));
+        match elapsed {
+            None if now.saturating_duration_since(connecting) > FIRST_FRAME => break,
+            Some(elapsed) if elapsed > time => break,
+            _ => {}
+        }
+        // One is due at once, the last at the end.
+        let due = time.mul_f64(taken as f64 / wanted.max(2).saturating_sub(1) as f64);
+        if let Some(early) = elapsed.and_then(|elapsed| due.checked_sub(elapsed)).filter(|early| !early.is_zero()) {
+            std::thread::sleep(early.min(LOOK));
+            continue;
+        }
+        let Some((camera, frame)) = next(readers, &given) else {
+            let _ = woken.recv_timeout(LOOK);
+            continue;
+        };
+        start.get_or_insert(now);
+        album.put(album.frames(), readers[camera].camera().as_str(), &frame)?;
+        (given[camera], taken) = (given[camera] + 1, taken + 1);
         progress.advance(Instant::now(), 1);
     }
     Ok(given)
@@ -101,4 +119,12 @@ fn next(readers: &[SlotReader], given: &[usize]) -> Option<(usize, Frame)> {
     let mut order: Vec<usize> = (0..readers.len()).collect();
     order.sort_by_key(|camera| given[*camera]);
     order.into_iter().find_map(|camera| Some((camera, readers[camera].take()?)))
+}
+
+/// The sentence about cameras of which none gave a frame.
+fn nothing(reports: &BTreeMap<CameraId, (u64, CameraReport)>) -> Failure {
+    let reasons: Vec<String> =
+        reports.iter().map(|(camera, (_, report))| format!("{camera}: {}", report.reason)).collect();
+    let reasons = if reasons.is_empty() { "none is enabled".to_owned() } else { reasons.join("; ") };
+    Failure::new(Code::Unavailable, format!("no camera gave a frame ({reasons}): see to the cameras, then try again"))
 }
