@@ -26,6 +26,8 @@ pub const HEADER_BYTES: usize = 64 << 10;
 const SOURCES_MAX: usize = 256;
 /// Most frames of a file: TensorRT's own documents speak of 500.
 pub const FRAMES_MAX: usize = 4096;
+/// Longest side of a frame, in pixels.
+const SIDE_MAX: u32 = 8192;
 /// How every table of TensorRT's begins.
 const TABLE_MAGIC: &[u8] = b"TRT-";
 
@@ -267,9 +269,8 @@ pub fn open(path: &Path) -> Result<Calibration, CalibrationError> {
     if header.schema != SCHEMA {
         return Err(broken(format!("it is of another watchpost, {:?} and not {SCHEMA:?}", header.schema)));
     }
-    let sides = header.size.0.max(header.size.1);
-    let whole = (frame_bytes(header.size) as u64).saturating_mul(header.frames as u64);
-    if sides > 8192 || header.frames > FRAMES_MAX || length != whole + HEADER_BYTES as u64 {
+    let is_sane = header.size.0.max(header.size.1) <= SIDE_MAX && header.frames <= FRAMES_MAX;
+    if !is_sane || length != (HEADER_BYTES + header.frames * frame_bytes(header.size)) as u64 {
         return Err(broken("it is cut off, or longer than its header says".to_owned()));
     }
     if header.frames == 0 {

@@ -54,6 +54,22 @@ pub struct InputSpec {
     pub std: [f32; 3],
 }
 
+impl InputSpec {
+    /// For each plane of the tensor, in `channels` order: factor and constant from 0..255 to the tensor's value.
+    pub fn values(&self) -> [[f32; 2]; 3] {
+        let unit = match self.range {
+            Range::Byte => 1.0,
+            Range::Unit => 1.0 / 255.0,
+        };
+        [0, 1, 2].map(|plane: usize| [unit / self.std[plane], -self.mean[plane] / self.std[plane]])
+    }
+
+    /// The padding's value in each plane of the tensor, in `channels` order.
+    pub fn pad_values(&self) -> [f32; 3] {
+        self.values().map(|[factor, constant]| f32::from(self.pad) * factor + constant)
+    }
+}
+
 /// Range of a pixel value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 pub enum Range {

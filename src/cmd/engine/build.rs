@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
-use super::calibrator::Calibrator;
+use super::calibrator::{self, Calibrator};
 use super::report::{self, Report};
 use super::{Host, Subject};
 use crate::cli::engine::{EngineBuildArgs, ProgressForm};
@@ -21,13 +21,16 @@ pub fn run(args: &EngineBuildArgs, console: &Console) -> Result<(), Failure> {
     let mut subject = Subject::load(&args.model)?;
     apply(args, &mut subject)?;
     let order = order::of(&subject.manifest, args.batch.map(usize::from).or(subject.batch))?;
-    let host = Host::open(&args.machine, subject.tensorrt.as_ref())?;
+    if needs_calibration(&order) {
+        calibrator::named(&subject.manifest)?;
+    }
+    let host = Host::open(&args.machine, &subject.configured)?;
     check_precision(&host, &order)?;
     let place = Place::new(args, &subject, &order, &host);
     // Not after ten minutes of building.
     built::prepare(&place.engine)?;
     built::prepare(&place.timing_cache)?;
-    let mut calibrator = calibrator(&subject, &order, &host)?;
+    let mut calibrator = open_calibrator(&subject, &order, &host)?;
     let start = Instant::now();
     let built = build(args, &subject, &order, &host, &place, calibrator.as_mut(), console)?;
     calibrator.map_or(Ok(()), Calibrator::finish)?;
@@ -72,10 +75,9 @@ struct Place {
 impl Place {
     fn new(args: &EngineBuildArgs, subject: &Subject, order: &Order, host: &Host) -> Self {
         let manifest = &subject.manifest;
-        let configured = subject.tensorrt.as_ref().and_then(|tensorrt| tensorrt.engine.as_ref());
+        let configured = subject.configured.engine.as_ref();
         let named = args.out.as_ref().or(configured).cloned();
-        let engine =
-            named.unwrap_or_else(|| host.engine_in(&subject.folder, manifest, order.wanted.options.batch));
+        let engine = named.unwrap_or_else(|| host.engine_in(&subject.folder, manifest, order.wanted.options.batch));
         let beside = engine.parent().unwrap_or(Path::new(""));
         let timing_cache = args.timing_cache.clone();
         let timing_cache = timing_cache.unwrap_or_else(|| host.name(manifest, 0).timing_cache(beside));
@@ -96,21 +98,29 @@ fn check_precision(host: &Host, order: &Order) -> Result<(), Failure> {
             return Err(Failure::new(Code::Config, text));
         }
         if wanted != written {
-            tracing::warn!("{library} takes the precision from the model, which is written in {written}, not {wanted}");
+            tracing::warn!(
+                "{library} takes the precision from the model, which is written in {written}, not {wanted}"
+            );
         }
         return Ok(());
     }
     if written == Precision::Int8 && wanted != Precision::Int8 {
-        let text = format!("the model is quantized, {wanted} is wanted: set precision = \"int8\", or give the model before");
+        let text = format!(
+            "the model is quantized, {wanted} is wanted: set precision = \"int8\", or give the model before"
+        );
         return Err(Failure::new(Code::Config, text));
     }
     Ok(())
 }
 
-/// The calibrator, where the precision and the library ask for one: a quantized model brings its own scales.
-fn calibrator(subject: &Subject, order: &Order, host: &Host) -> Result<Option<Calibrator>, Failure> {
-    let asked = order.wanted.options.precision == Precision::Int8 && order.written != Precision::Int8;
-    if !asked || host.library.is_strongly_typed() {
+/// A quantized model brings its own scales.
+fn needs_calibration(order: &Order) -> bool {
+    order.wanted.options.precision == Precision::Int8 && order.written != Precision::Int8
+}
+
+/// The calibrator, where precision and library ask for one.
+fn open_calibrator(subject: &Subject, order: &Order, host: &Host) -> Result<Option<Calibrator>, Failure> {
+    if !needs_calibration(order) || host.library.is_strongly_typed() {
         return Ok(None);
     }
     let version = &host.machine.tensorrt.version;

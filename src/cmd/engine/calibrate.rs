@@ -91,7 +91,8 @@ impl Album {
     /// Writes a frame to a place: the next, or an earlier one's of the same source.
     fn put(&mut self, index: usize, source: &str, frame: &Frame) -> Result<(), Failure> {
         let Image::System(image) = &frame.image else {
-            let text = format!("{source}: its frames are in {}: decode in software to calibrate", frame.image.memory());
+            let text =
+                format!("{source}: its frames are in {}: decode in software to calibrate", frame.image.memory());
             return Err(Failure::new(Code::Config, text));
         };
         let letterbox = Letterbox::new((image.width, image.height), self.size, self.spec.fit);

@@ -1,6 +1,6 @@
 //! What TensorRT's INT8 calibration asks for: frames of a file on the GPU, or the table of an earlier time.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::cli::{Code, Failure};
 use crate::engine::Manifest;
@@ -41,11 +41,7 @@ impl Calibrator {
     ///
     /// A sentence where it names nothing, or nothing that fits.
     pub fn open(manifest: &Manifest, order: &Order, version: &str, device: &Device) -> Result<Self, Failure> {
-        let Some(path) = &manifest.tensorrt.calibration else {
-            let text = "INT8 without calibration: run `watchpost engine calibrate` first, then give its file as \
-                        tensorrt.calibration in the manifest, or with --calibration";
-            return Err(Failure::new(Code::Config, text));
-        };
+        let path = named(manifest)?;
         let batch = order.shapes.batches[1];
         let frames = match calibration::open(path)? {
             Calibration::Table(table) => {
@@ -111,7 +107,8 @@ impl Feed {
             return Ok(None);
         }
         let elements = self.pinned.bytes().len() / size_of::<f32>() / batch;
-        for (lane, out) in self.pinned.slice_mut::<f32>(0, elements * batch).chunks_exact_mut(elements).enumerate() {
+        for (lane, out) in self.pinned.slice_mut::<f32>(0, elements * batch).chunks_exact_mut(elements).enumerate()
+        {
             self.frames.read((self.next + lane) % count, out)?;
         }
         self.next += batch;
@@ -149,3 +146,15 @@ impl trt::Calibrator for Calibrator {
     }
 }
 
+/// What the manifest names as its calibration.
+///
+/// # Errors
+///
+/// A sentence where it names nothing.
+pub fn named(manifest: &Manifest) -> Result<&Path, Failure> {
+    manifest.tensorrt.calibration.as_deref().ok_or_else(|| {
+        let text = "INT8 without calibration: run `watchpost engine calibrate` first, then give its file as \
+                    tensorrt.calibration in the manifest, or with --calibration";
+        Failure::new(Code::Config, text)
+    })
+}

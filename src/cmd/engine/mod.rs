@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use crate::cli::engine::{EngineCommand, MachineArgs, ModelArgs};
 use crate::cli::{Code, Failure};
-use crate::config::TensorrtConfig;
+use crate::config::EngineConfig;
 use crate::engine::Manifest;
 use crate::engine::built::{self, BuiltError, Name};
 use crate::engine::order::OrderError;
@@ -41,15 +41,33 @@ struct Subject {
     batch: Option<usize>,
     /// Where engines are kept where nothing else is said.
     folder: PathBuf,
-    tensorrt: Option<TensorrtConfig>,
+    configured: Configured,
+}
+
+/// What a configuration says of TensorRT.
+#[derive(Default)]
+struct Configured {
+    library: Option<PathBuf>,
+    device: usize,
+    engine: Option<PathBuf>,
+}
+
+impl Configured {
+    fn of(_engine: &EngineConfig) -> Self {
+        Self::default()
+    }
 }
 
 impl Subject {
     fn load(args: &ModelArgs) -> Result<Self, Failure> {
         if let Some(path) = &args.config {
-            let (config, manifest) = super::load(path)?;
+            let (config, mut manifest) = super::load(path)?;
+            if let Some(model) = &config.engine.model {
+                manifest.model.clone_from(model);
+                manifest.sha256 = None;
+            }
             let (batch, folder) = (Some(config.engine.batch), built::folder(&config.state_dir));
-            return Ok(Self { manifest, batch, folder, tensorrt: Some(config.engine.tensorrt) });
+            return Ok(Self { manifest, batch, folder, configured: Configured::of(&config.engine) });
         }
         // Held by the command line: one of the two is there.
         Self::of_manifest(args.manifest.as_deref().unwrap_or(Path::new("")))
@@ -57,7 +75,7 @@ impl Subject {
 
     fn of_manifest(path: &Path) -> Result<Self, Failure> {
         let folder = path.parent().unwrap_or(Path::new("")).join("built");
-        Ok(Self { manifest: super::manifest(path)?, batch: None, folder, tensorrt: None })
+        Ok(Self { manifest: super::manifest(path)?, batch: None, folder, configured: Configured::default() })
     }
 }
 
@@ -71,10 +89,10 @@ struct Host {
 
 impl Host {
     /// Opens both. TensorRT-RTX may go without a GPU.
-    fn open(args: &MachineArgs, configured: Option<&TensorrtConfig>) -> Result<Self, Failure> {
-        let folder = args.tensorrt.as_deref().or_else(|| configured?.library.as_deref());
+    fn open(args: &MachineArgs, configured: &Configured) -> Result<Self, Failure> {
+        let folder = args.tensorrt.as_deref().or(configured.library.as_deref());
         let library = Library::open(folder)?;
-        let ordinal = args.device.or(configured.map(|c| c.device)).unwrap_or(0);
+        let ordinal = args.device.unwrap_or(configured.device);
         let device = match Device::open(ordinal) {
             Ok(device) => Some(device),
             Err(GpuError::Unavailable(reason)) if library.is_rtx() => {
@@ -108,7 +126,8 @@ impl Host {
     /// The GPU, for what cannot go without.
     fn device(&self) -> Result<&Device, Failure> {
         self.device.as_ref().ok_or_else(|| {
-            let text = format!("{} needs an NVIDIA GPU for this: run it on a machine that has one", self.library.name());
+            let text =
+                format!("{} needs an NVIDIA GPU for this: run it on a machine that has one", self.library.name());
             Failure::new(Code::Unavailable, text)
         })
     }

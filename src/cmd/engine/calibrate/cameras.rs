@@ -126,5 +126,8 @@ fn nothing(reports: &BTreeMap<CameraId, (u64, CameraReport)>) -> Failure {
     let reasons: Vec<String> =
         reports.iter().map(|(camera, (_, report))| format!("{camera}: {}", report.reason)).collect();
     let reasons = if reasons.is_empty() { "none is enabled".to_owned() } else { reasons.join("; ") };
-    Failure::new(Code::Unavailable, format!("no camera gave a frame ({reasons}): see to the cameras, then try again"))
+    Failure::new(
+        Code::Unavailable,
+        format!("no camera gave a frame ({reasons}): see to the cameras, then try again"),
+    )
 }
