@@ -201,7 +201,7 @@ fn no_notes_to_self_and_no_private_paths() {
 #[test]
 fn documents_name_files_that_exist() {
     // Made by the scripts, or by others, and not in the repository.
-    let made = ["engines/built", "target/", ".demo", ".models", ".nvrtc", ".openvino"];
+    let made = ["engines/built", "target/", ".demo", ".models", ".nvrtc", ".openvino", ".tensorrt-rtx"];
     let tops = [
         "src/",
         "tests/",

@@ -144,7 +144,7 @@ pub struct BuildOptions {
 }
 
 /// What [`build`] tells while it runs, on the thread that called it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub enum Progress<'a> {
     /// A line of TensorRT's log, from information up.
     Message(&'a str),
@@ -162,12 +162,18 @@ pub enum Progress<'a> {
 }
 
 /// What [`build`] made.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Built {
     /// The serialized engine.
     pub engine: Vec<u8>,
-    /// What was timed; empty where TensorRT keeps none (RTX).
+    /// What was timed; for a next build.
     pub timing_cache: Vec<u8>,
+}
+
+impl fmt::Debug for Built {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Built({} bytes, timing cache of {})", self.engine.len(), self.timing_cache.len())
+    }
 }
 
 /// Pictures for an INT8 calibration (TensorRT 8 and 10).

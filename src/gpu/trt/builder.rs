@@ -388,6 +388,7 @@ unsafe extern "C" fn refused(
 ) {
     // SAFETY: the shim passes on what it got, on the building thread, and strings valid during the call.
     let (session, name, op, reason) = unsafe { (session(user), text(name), text(op), text(reason)) };
+    let reason = reason.trim().trim_end_matches('.').to_owned();
     session.refused.borrow_mut().push((node, Refused { node: name, op, reason }));
 }
 
@@ -465,7 +466,7 @@ fn model_error(library: &Library, onnx: &Path, refused: &[Refused]) -> TrtError 
 
 fn build_error(library: &Library, onnx: &Path, reason: &str) -> TrtError {
     TrtError::Failed(format!(
-        "{}: {} could not build an engine: {reason}: try a smaller batch or workspace, or see its log with --log debug",
+        "{}: {} could not build an engine: {reason}: see TensorRT's whole log with --log debug",
         onnx.display(),
         library.name()
     ))

@@ -262,12 +262,14 @@ fn pick(slices: &[&'static Table], rtx: bool, version: TrtVersion) -> Result<&'s
     Ok(table)
 }
 
-/// 8503 is 8.5.3, 100300 is 10.3.0, 10701 is RTX 1.7.1. Without the build.
+/// 8503 is 8.5.3, 100300 is 10.3.0, 10701 is RTX 1.7.1: TensorRT's own numbers have four digits before 10, and six from
+/// there on. Without the build.
 fn decode(number: i32) -> (bool, TrtVersion) {
     let number = u32::try_from(number).unwrap_or(0);
     let (major, rest) =
         if number < 10_000 { (number / 1000, number % 1000) } else { (number / 10_000, number % 10_000) };
-    (number >= 10_000 && major == 1, TrtVersion { major, minor: rest / 100, patch: rest % 100, build: 0 })
+    let rtx = (10_000..100_000).contains(&number);
+    (rtx, TrtVersion { major, minor: rest / 100, patch: rest % 100, build: 0 })
 }
 
 fn open_shared(path: &Path, scope: i32) -> Result<Shared, String> {
@@ -308,6 +310,7 @@ mod tests {
         assert_eq!(decode(101_600), (false, version(10, 16, 0)));
         assert_eq!(decode(110_400), (false, version(11, 4, 0)));
         assert_eq!(decode(10_701), (true, version(1, 7, 1)));
+        assert_eq!(decode(20_000), (true, version(2, 0, 0)));
         assert_eq!(decode(-1), (false, version(0, 0, 0)));
         assert_eq!(version(8, 5, 3).to_string(), "8.5.3");
         assert_eq!(TrtVersion { build: 116, ..version(1, 7, 1) }.to_string(), "1.7.1.116");

@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::ffi::{CStr, c_char};
 use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
 use tensorrt_sys::Table;
 
@@ -18,6 +19,7 @@ const REASON_CHARS: usize = 400;
 
 /// A line.
 pub(super) struct Line {
+    at: Instant,
     severity: i32,
     /// Without the line's end.
     pub(super) text: String,
@@ -40,26 +42,29 @@ pub(super) fn install(table: &Table) {
 }
 
 /// While it lives, this thread's lines are kept for [`Call::reason`].
-pub(super) struct Call;
+pub(super) struct Call {
+    began: Instant,
+}
 
 impl Call {
     /// With a function to be told after each line.
     pub(super) fn begin(listener: Option<fn()>) -> Self {
         HEARD.with_borrow_mut(|heard| *heard = Some(VecDeque::new()));
         LISTENER.set(listener);
-        Self
+        Self { began: Instant::now() }
     }
 
-    /// The first error of this call, which is mostly the cause of the others; else the last one of TensorRT's threads.
+    /// The first error of this call, which is mostly the cause of the others; else what TensorRT's threads have said
+    /// meanwhile; else the last warning.
     pub(super) fn reason(&self) -> String {
-        let first =
-            |lines: &VecDeque<Line>| lines.iter().find(|line| line.severity <= ERROR).map(|line| line.text.clone());
-        let own = HEARD.with_borrow(|heard| heard.as_ref().and_then(first));
-        let text = own.or_else(|| {
-            let lines = ELSEWHERE.lock().unwrap_or_else(PoisonError::into_inner);
-            lines.iter().rev().find(|line| line.severity <= ERROR).map(|line| line.text.clone())
+        let text = HEARD.with_borrow(|heard| {
+            let own = || heard.iter().flatten();
+            let elsewhere = ELSEWHERE.lock().unwrap_or_else(PoisonError::into_inner);
+            let meanwhile = elsewhere.iter().filter(|line| line.at >= self.began);
+            let mut errors = own().chain(meanwhile).filter(|line| line.severity <= ERROR);
+            let found = errors.next().or_else(|| own().rfind(|line| line.severity < INFORMATION));
+            found.map_or_else(|| "it does not say why".to_owned(), |line| line.text.clone())
         });
-        let text = text.unwrap_or_else(|| "it does not say why".to_owned());
         text.trim().trim_end_matches('.').chars().take(REASON_CHARS).collect()
     }
 }
@@ -86,7 +91,7 @@ unsafe extern "C" fn receive(severity: i32, text: *const c_char) {
     // SAFETY: the shim passes a string that is valid during the call.
     let text = unsafe { CStr::from_ptr(text) }.to_string_lossy().trim_end().to_owned();
     tracing::debug!("TensorRT: {text}");
-    let line = Line { severity, text };
+    let line = Line { at: Instant::now(), severity, text };
     let mut left = Some(line);
     // A thread that ends has none any more.
     let kept = HEARD.try_with(|heard| {

@@ -67,7 +67,16 @@ impl Engine {
                 Ok(Self { inner, one_thread: PhantomData })
             }
             sys::UNAVAILABLE => Err(no_gpu(library, "runtime", &call)),
-            sys::REFUSED => Err(refuse(&call.reason())),
+            sys::REFUSED => Err(match why(&call.reason()) {
+                Why::Gpu => no_gpu(library, "GPU", &call),
+                Why::Memory => TrtError::Failed(format!(
+                    "{name} has too little GPU memory for this engine of {} MiB: {}: free some, or build for a smaller \
+                     batch",
+                    bytes.len() >> 20,
+                    call.reason()
+                )),
+                Why::Engine => refuse(&call.reason()),
+            }),
             _ => Err(refuse(&thrown(library))),
         }
     }
@@ -272,6 +281,26 @@ impl Context {
     }
 }
 
+/// What is to blame for an engine that does not load.
+#[derive(Debug, PartialEq, Eq)]
+enum Why {
+    Gpu,
+    Memory,
+    Engine,
+}
+
+/// By TensorRT's words: it gives no number. Pure.
+fn why(reason: &str) -> Why {
+    let has = |words: &[&str]| words.iter().any(|word| reason.to_ascii_lowercase().contains(word));
+    if has(&["out of memory", "outofmemory"]) {
+        Why::Memory
+    } else if has(&["cuda runtime", "cuda driver", "cuda initialization", "cuda failure"]) {
+        Why::Gpu
+    } else {
+        Why::Engine
+    }
+}
+
 /// No runtime, or no builder.
 pub(super) fn no_gpu(library: &Library, part: &str, call: &Call) -> TrtError {
     TrtError::Unavailable(format!(
@@ -302,4 +331,25 @@ unsafe extern "C" fn take_time(user: *mut c_void, layer: *const c_char, ms: f32)
     // SAFETY: `user` is the vector that `layer_times` passed; the name is valid during the call.
     let (times, layer) = unsafe { (&mut *user.cast::<Vec<(String, f32)>>(), CStr::from_ptr(layer)) };
     times.push((layer.to_string_lossy().into_owned(), ms));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_engine_is_not_blamed_for_the_gpu() {
+        for (reason, blamed) in [
+            ("Error Code 1: Cuda Runtime (CUDA driver version is insufficient for CUDA runtime version)", Why::Gpu),
+            ("CUDA initialization failure with error: 35", Why::Gpu),
+            ("1: [defaultAllocator.cpp::allocate::20] Error Code 1: Cuda Runtime (out of memory)", Why::Memory),
+            ("Requested amount of GPU memory (8 bytes) could not be allocated: OutOfMemory", Why::Memory),
+            (
+                "Error Code 1: Serialization (Serialization assertion stdVersionRead == serializationVersion",
+                Why::Engine,
+            ),
+        ] {
+            assert_eq!(why(reason), blamed, "{reason}");
+        }
+    }
 }
