@@ -96,7 +96,7 @@ impl Input {
             pad: spec.pad,
             channels: channels.to_owned(),
             factor: [0, 1, 2].map(|plane: usize| unit / spec.std[plane]),
-            constant: [0, 1, 2].map(|plane: usize| -spec.mean[plane] / spec.std[plane]),
+            constant: [0, 1, 2].map(|plane: usize| 0.0 - spec.mean[plane] / spec.std[plane]),
         }
     }
 }

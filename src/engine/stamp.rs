@@ -121,6 +121,8 @@ pub struct Model {
     pub name: String,
     /// SHA-256 of the ONNX file.
     pub sha256: String,
+    /// The precision that it is written in: TensorRT 11 and TensorRT-RTX compute in it, whatever was asked of them.
+    pub precision: Precision,
 }
 
 /// What stands beside an engine file.

@@ -190,6 +190,7 @@ fn stamp(subject: &Subject, order: &Order, host: &Host, took: Duration) -> Stamp
         model: Model {
             name: subject.manifest.name.clone(),
             sha256: order.wanted.model_sha256.clone().unwrap_or_default(),
+            precision: order.written,
         },
         tensorrt: host.machine.tensorrt.clone(),
         gpu: host.machine.gpu.clone(),

@@ -45,7 +45,8 @@ fn print_stamp(path: &Path, bytes: usize, stamp: &Stamp) {
     let options = &stamp.options;
     let [least, best, most] = options.batches;
     println!("{}: {:.1} MiB", path.display(), bytes as f64 / f64::from(1 << 20));
-    println!("  model      {} (SHA-256 {}…)", stamp.model.name, short(&stamp.model.sha256));
+    let model = &stamp.model;
+    println!("  model      {} (SHA-256 {}…), written in {}", model.name, short(&model.sha256), model.precision);
     println!(
         "  built      {} in {} s by {}, watchpost {}",
         stamp.built, stamp.seconds, stamp.tensorrt, stamp.watchpost
@@ -56,7 +57,7 @@ fn print_stamp(path: &Path, bytes: usize, stamp: &Stamp) {
     }
     let (width, height) = options.input;
     let batches = if least == most { format!("{best}") } else { format!("{least} to {most}, best {best}") };
-    println!("  precision  {}, input {width}x{height}, batch {batches}", options.precision);
+    println!("  asked for  {}, input {width}x{height}, batch {batches}", options.precision);
 }
 
 fn print_tensors(engine: &Engine) {

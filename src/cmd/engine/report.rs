@@ -92,17 +92,18 @@ impl Teller {
                     self.estimate.phase(&step.name, step.done, step.total);
                     self.phase = step.name;
                 }
-                Err(RecvTimeoutError::Timeout) => {
-                    due += EVERY;
-                    self.tell();
-                }
+                Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
+            }
+            let now = Instant::now();
+            if now >= due {
+                due = now + EVERY;
+                self.tell(now);
             }
         }
     }
 
-    fn tell(&mut self) {
-        let now = Instant::now();
+    fn tell(&mut self, now: Instant) {
         let pct = self.estimate.at(now.saturating_duration_since(self.start));
         match &mut self.face {
             Face::Bar { bar, shown } => {

@@ -10,7 +10,7 @@ pub(crate) fn stamp() -> Stamp {
         built: "2026-03-01T10:00:00.000Z".to_owned(),
         seconds: 36,
         sha256: "ab".repeat(32),
-        model: Model { name: "m".to_owned(), sha256: "cd".repeat(32) },
+        model: Model { name: "m".to_owned(), sha256: "cd".repeat(32), precision: Precision::Fp32 },
         tensorrt: Runtime { flavour: Flavour::TensorRT, version: "8.5.3.1".to_owned() },
         gpu: Some(gpu("NVIDIA H100 80GB HBM3", "9.0")),
         options: options(),
