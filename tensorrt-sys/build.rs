@@ -14,7 +14,7 @@ const SLICES: [(&str, &str, &str); 4] =
 const FILES: [&str; 3] = ["NvInfer.h", "NvInferVersion.h", "NvOnnxParser.h"];
 
 fn main() {
-    for file in ["build.rs", "shim/shim.h", "shim/slice.cpp", "shim/cuda/cuda_runtime_api.h"] {
+    for file in ["build.rs", "shim/shim.h", "shim/slice.cpp", "shim/build.h", "shim/cuda/cuda_runtime_api.h"] {
         println!("cargo::rerun-if-changed={file}");
     }
     let fetched = fetched_headers();

@@ -118,6 +118,7 @@ struct Told {
     messages: Vec<String>,
     /// Name, done, total.
     phases: Vec<(String, u32, u32)>,
+    cache: Vec<u8>,
 }
 
 impl Told {
@@ -125,7 +126,7 @@ impl Told {
         match progress {
             Progress::Message(line) => self.messages.push(line.to_owned()),
             Progress::Phase { name, done, total } => self.phases.push((name.to_owned(), done, total)),
-            Progress::Cache(_) => {}
+            Progress::Cache(bytes) => self.cache = bytes.to_vec(),
         }
     }
 }
@@ -148,6 +149,11 @@ fn a_real_model_becomes_an_engine_and_progress_is_told() {
         assert!(done <= total, "{name}: {done} of {total}");
     }
     assert!(told.phases.iter().any(|(_, done, total)| done == total && *total > 0), "{:?}", told.phases);
+    assert!(!built.timing_cache.is_empty() && built.timing_cache == told.cache);
+    let options = BuildOptions { timing_cache: Some(built.timing_cache), ..BuildOptions::default() };
+    assert!(!build(&library, &model, &options, None, &mut |_| {}).unwrap().engine.is_empty());
+    let options = BuildOptions { timing_cache: Some(b"no cache".to_vec()), ..BuildOptions::default() };
+    assert!(!build(&library, &model, &options, None, &mut |_| {}).unwrap().engine.is_empty());
     assert_eq!(unsupported(&library, &model).unwrap(), []);
 }
 

@@ -140,11 +140,12 @@ DEVICE u32 chroma_at(const Row &row, u32 x, u32 step) {
 
 // Red, green and blue, 0..255.
 DEVICE void pixel(const Lane &lane, const Row &row, Tap luma, Tap chroma, float rgb[3]) {
-    // The only column of a plane has no neighbour, and its weight is 0.
-    const u32 next = luma.index + (luma.weight ? 1 : 0), next_chroma = chroma.index + (chroma.weight ? 1 : 0);
+    // A neighbour of no weight is not read: at 3 to 1, none is, and the only column of a plane has none.
+    const u32 next = luma.weight ? luma_at(row, luma.index + 1) : 0;
+    const float y = mix(luma_at(row, luma.index), next, luma.weight);
     const u32 step = lane.nv12 ? 2 : 1;
-    const float y = mix(luma_at(row, luma.index), luma_at(row, next), luma.weight);
-    const u32 left = chroma_at(row, chroma.index, step), right = chroma_at(row, next_chroma, step);
+    const u32 left = chroma_at(row, chroma.index, step);
+    const u32 right = chroma.weight ? chroma_at(row, chroma.index + 1, step) : 0;
     const float u = mix(left & 0xffff, right & 0xffff, chroma.weight);
     const float v = mix(left >> 16, right >> 16, chroma.weight);
 #pragma unroll

@@ -16,7 +16,6 @@ enum Status : int32_t {
     STATUS_UNAVAILABLE = 2, // no runtime or no builder: mostly no GPU
     STATUS_MODEL = 3,       // the ONNX file was not understood; `refused` was called with the reasons
     STATUS_EXCEPTION = 4,   // something was thrown; last_error() has its text
-    STATUS_ABSENT = 5,      // this TensorRT does not have what was asked for
 };
 
 enum { SHIM_DIMS = 8 };

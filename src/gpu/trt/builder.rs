@@ -134,6 +134,7 @@ impl Source {
         let bytes = std::fs::read(path)
             .map_err(|error| broken(format!("{error}: put the model there, or give another path")))?;
         let entry = library.entry_with_parser()?;
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let path = CString::new(path.as_os_str().as_bytes())
             .map_err(|_| broken("its path has a zero byte: give another path".to_owned()))?;
         Ok(Self { bytes, path, entry })
@@ -207,10 +208,12 @@ impl Shapes {
     }
 }
 
+type Listener<'a> = &'a mut dyn FnMut(Progress);
+
 /// What the callbacks of one build work on. Callbacks of other threads touch only `thread`, `waiting` and `totals`.
 struct Session<'a> {
     thread: ThreadId,
-    progress: RefCell<Option<&'a mut dyn FnMut(Progress)>>,
+    progress: RefCell<Option<Listener<'a>>>,
     waiting: Mutex<VecDeque<Step>>,
     /// Steps of each phase that runs.
     totals: Mutex<BTreeMap<String, u32>>,
@@ -230,7 +233,7 @@ struct Step {
 }
 
 impl<'a> Session<'a> {
-    fn new(progress: Option<&'a mut dyn FnMut(Progress)>, calibrator: Option<&'a mut dyn Calibrator>) -> Self {
+    fn new(progress: Option<Listener<'a>>, calibrator: Option<&'a mut dyn Calibrator>) -> Self {
         Self {
             thread: thread::current().id(),
             progress: RefCell::new(progress),

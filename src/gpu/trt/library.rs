@@ -66,7 +66,7 @@ impl Library {
             match Self::open_one(&path, folder) {
                 Ok(library) => return Ok(library),
                 // The loader's words for a library that is nowhere say nothing new.
-                Err(reason) if folder.is_none() && reason.contains("No such file") => {}
+                Err(reason) if folder.is_none() && reason.starts_with(name) && reason.contains("No such file") => {}
                 Err(reason) => {
                     // Writing to a string does not fail.
                     let _ =

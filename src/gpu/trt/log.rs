@@ -18,6 +18,7 @@ const LINES_MAX: usize = 64;
 const REASON_CHARS: usize = 400;
 
 /// A line.
+#[derive(Clone)]
 pub(super) struct Line {
     at: Instant,
     severity: i32,
@@ -76,9 +77,15 @@ impl Drop for Call {
     }
 }
 
-/// What TensorRT's threads said since the last time.
+/// What TensorRT's threads said since the last time. Their errors are this thread's call's from now on.
 pub(super) fn take_elsewhere() -> VecDeque<Line> {
-    std::mem::take(&mut *ELSEWHERE.lock().unwrap_or_else(PoisonError::into_inner))
+    let taken = std::mem::take(&mut *ELSEWHERE.lock().unwrap_or_else(PoisonError::into_inner));
+    HEARD.with_borrow_mut(|heard| {
+        if let Some(lines) = heard {
+            taken.iter().filter(|line| line.severity <= ERROR).for_each(|line| push(lines, line.clone()));
+        }
+    });
+    taken
 }
 
 /// The newest line of this thread's call.

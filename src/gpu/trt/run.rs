@@ -338,6 +338,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn engines_and_contexts_can_be_given_to_another_thread() {
+        fn given<T: Send>() {}
+        given::<Engine>();
+        given::<Context>();
+    }
+
+    #[test]
     fn an_engine_is_not_blamed_for_the_gpu() {
         for (reason, blamed) in [
             ("Error Code 1: Cuda Runtime (CUDA driver version is insufficient for CUDA runtime version)", Why::Gpu),
