@@ -175,3 +175,33 @@ pub(super) fn image(
         loan: Box::new(mapped),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_for_a_shared_context_is_said() {
+        gst::init().unwrap();
+        match library() {
+            Err(CameraError::Setup(text)) => assert!(text.contains("libgstreamer-plugins-bad1.0-0"), "{text}"),
+            Err(other) => panic!("{other:?}"),
+            // SAFETY: only looked for; the driver's initialisers do nothing that a test minds.
+            Ok(()) if unsafe { libloading::Library::new("libcuda.so.1") }.is_err() => {
+                let error = share(GpuShare { context: 8, device: 0, frames: 1 }).unwrap_err();
+                assert!(error.to_string().contains("check NVIDIA's driver with nvidia-smi"), "{error}");
+            }
+            Ok(()) => eprintln!("a driver is there: tests/gpu_cameras.rs shares its context"),
+        }
+    }
+
+    #[test]
+    fn host_memory_is_not_taken_for_device_memory() {
+        gst::init().unwrap();
+        let info = VideoInfo::builder(gstreamer_video::VideoFormat::Nv12, 64, 64).build().unwrap();
+        let buffer = gst::Buffer::with_size(info.size()).unwrap();
+        let colour = Colour { bt709: false, full_range: false };
+        let error = image(buffer, &info, PixelFormat::Nv12, colour).err().map(|error| error.to_string());
+        assert!(error.is_some_and(|text| text.contains("host memory where CUDA memory was promised")));
+    }
+}
