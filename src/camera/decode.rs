@@ -18,12 +18,13 @@ pub struct GpuShare {
     pub context: usize,
     /// Ordinal of the device.
     pub device: i32,
-    /// Most frames of one camera that are out at once: in its slot, in staging, in batches in flight.
+    /// Most frames of one camera that are out at once: in its slot (a batch for a file read fast, else one), in
+    /// staging, in batches in flight.
     pub frames: u32,
 }
 
-/// Output surfaces of nvh264dec and its like beyond those that are out: one being written, one in the pipeline.
-const SPARE_SURFACES: u32 = 2;
+/// Surfaces beyond those that are out: one being written, one on its way.
+const SPARE_SURFACES: i64 = 2;
 
 static GPU: OnceLock<GpuShare> = OnceLock::new();
 
@@ -95,7 +96,7 @@ fn choose(
         return match wants {
             None => Ok(Kind::Software),
             Some(wanted) => Err(CameraError::Setup(format!(
-                "decode = \"{wanted}\" gives frames to an engine on an NVIDIA GPU, which this one is not: \
+                "decode = \"{wanted}\" needs the engine on an NVIDIA GPU, and it runs on none here: \
                  give decode = \"software\" or \"auto\""
             ))),
         };
@@ -225,13 +226,15 @@ fn unusable(decoder: &str, caps: &gst::CapsRef, wanted: Memory) -> Option<String
 
 /// Sets what decoders and converters need, on those of the description and those that are chosen later.
 pub fn prepare_elements(pipeline: &gst::Pipeline, memory: Memory) {
-    for element in pipeline.iterate_elements().into_iter().flatten() {
-        prepare(&element, memory);
-    }
-    pipeline.connect_deep_element_added(move |_, _, element| prepare(element, memory));
+    // A pipeline that is not yet started does not change meanwhile.
+    let elements: Vec<gst::Element> = pipeline.iterate_elements().into_iter().flatten().collect();
+    let converts = elements.iter().any(|element| element.has_property("output-buffers"));
+    elements.iter().for_each(|element| prepare(element, memory, converts));
+    pipeline.connect_deep_element_added(move |_, _, element| prepare(element, memory, converts));
 }
 
-fn prepare(element: &gst::Element, memory: Memory) {
+/// `converts`: frames are those of NVIDIA's converter, so the decoder gets its own back at once.
+fn prepare(element: &gst::Element, memory: Memory, converts: bool) {
     let name = element.factory().map(|f| f.name()).unwrap_or_default();
     if name.starts_with("avdec_") {
         // One thread a decoder: many cameras share the cores, and frame threading would hold frames back.
@@ -250,9 +253,14 @@ fn prepare(element: &gst::Element, memory: Memory) {
     }
     let Some(gpu) = gpu() else { return };
     set_if_there(element, "gpu-id", gpu.device.into());
-    // Surfaces that are out at a time, beside the decoder's own.
-    set_if_there(element, "num-extra-surfaces", gpu.frames.into());
-    set_if_there(element, "num-output-surfaces", (gpu.frames + SPARE_SURFACES).into());
+    // As many as are out at a time, or the element waits for one to come back: in the converter of JetPack and
+    // DeepStream, in their decoder, in nvh264dec from GStreamer 1.24 on.
+    let frames = i64::from(gpu.frames) + SPARE_SURFACES;
+    set_if_there(element, "output-buffers", frames);
+    set_if_there(element, "num-output-surfaces", frames);
+    if !converts {
+        set_if_there(element, "num-extra-surfaces", gpu.frames.into());
+    }
     if memory == Memory::Cuda && is_video_decoder(element) {
         offer_cuda_memory(element);
     }
@@ -330,8 +338,8 @@ mod tests {
     #[test]
     fn a_decoder_that_cannot_be_had_is_refused_in_words() {
         for (elements, device, decode, text) in [
-            (&["nvh264dec"][..], None, Decode::Cuda, "engine on an NVIDIA GPU, which this one is not"),
-            (&["nvv4l2decoder"], None, Decode::Jetson, "engine on an NVIDIA GPU, which this one is not"),
+            (&["nvh264dec"][..], None, Decode::Cuda, "needs the engine on an NVIDIA GPU"),
+            (&["nvv4l2decoder"], None, Decode::Jetson, "needs the engine on an NVIDIA GPU"),
             (&[], Some(0), Decode::Cuda, "GStreamer has no nvh264dec: install gstreamer1.0-plugins-bad 1.22"),
             (&["nvh264dec"], Some(2), Decode::Cuda, "GStreamer has no nvh264device2dec"),
             (&[], Some(0), Decode::Jetson, "GStreamer has no nvv4l2decoder"),

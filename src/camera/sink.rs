@@ -292,10 +292,11 @@ fn feed(intake: &Intake, connection: &Connection, sink: &AppSink) {
 }
 
 /// Tells decoders that padded rows are welcome: they then decode straight into the buffers we read, and do not
-/// copy each picture into a tight one. Decoders on the GPU are told how many of their surfaces will be out at a time.
+/// copy each picture into a tight one. Decoders into CUDA memory are told how many surfaces will be out at a time; those
+/// into NVMM have a property for it, and might count both.
 fn offer_video_meta(sink: &AppSink, memory: Memory) {
     let Some(pad) = sink.static_pad("sink") else { return };
-    let frames = decode::gpu().map(|gpu| gpu.frames).filter(|_| memory != Memory::System);
+    let frames = decode::gpu().map(|gpu| gpu.frames).filter(|_| memory == Memory::Cuda);
     pad.add_probe(gst::PadProbeType::QUERY_DOWNSTREAM | gst::PadProbeType::PUSH, move |_, info| {
         if let Some(query) = info.query_mut()
             && let gst::QueryViewMut::Allocation(allocation) = query.view_mut()

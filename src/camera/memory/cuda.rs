@@ -26,6 +26,8 @@ const MAP_CUDA: gst::ffi::GstMapFlags = gst::ffi::GST_MAP_FLAG_LAST << 1;
 
 /// What is used of GStreamer's CUDA library, whose ABI is the same from 1.22 on.
 struct Library {
+    /// Loads the driver. Without it the next call aborts the process.
+    load: unsafe extern "C" fn() -> gst::glib::ffi::gboolean,
     wrap: unsafe extern "C" fn(context: *mut c_void, device: c_int) -> *mut gst::ffi::GstObject,
     announce: unsafe extern "C" fn(context: *mut gst::ffi::GstObject) -> *mut gst::ffi::GstContext,
     /// From 1.24 on.
@@ -48,13 +50,20 @@ impl Library {
         };
         // SAFETY: the library of GStreamer's CUDA plug-in, whose initialisers only register types.
         let library = unsafe { libloading::Library::new(LIBRARY_NAME) }.map_err(missing)?;
-        // SAFETY: the types are those of gstcudacontext.h and gstcudautils.h.
+        // SAFETY: the types are those of gstcudaloader.h, gstcudacontext.h and gstcudautils.h.
+        let load = unsafe { library.get(b"gst_cuda_load_library\0") }.map(|symbol| *symbol);
+        // SAFETY: as above.
         let wrap = unsafe { library.get(b"gst_cuda_context_new_wrapped\0") }.map(|symbol| *symbol);
         // SAFETY: as above.
         let announce = unsafe { library.get(b"gst_context_new_cuda_context\0") }.map(|symbol| *symbol);
         // SAFETY: as above, of gstcudamemory.h; a `GstCudaMemory` begins with its `GstMemory`.
         let sync = unsafe { library.get(b"gst_cuda_memory_sync\0") }.map(|symbol| *symbol).ok();
-        let found = Self { wrap: wrap.map_err(missing)?, announce: announce.map_err(missing)?, sync };
+        let found = Self {
+            load: load.map_err(missing)?,
+            wrap: wrap.map_err(missing)?,
+            announce: announce.map_err(missing)?,
+            sync,
+        };
         // It registers types with GLib, so it stays for the life of the process.
         std::mem::forget(library);
         Ok(found)
@@ -86,8 +95,12 @@ fn share(gpu: GpuShare) -> Result<gst::Context, CameraError> {
         let device = gpu.device;
         CameraError::Setup(format!("GStreamer cannot use GPU {device}: check NVIDIA's driver with nvidia-smi"))
     };
-    // SAFETY: GStreamer is initialised (pipelines exist), the context lives as long as the cameras (`GpuShare`). NULL
-    // or a reference of our own comes back.
+    // SAFETY: takes nothing, opens NVIDIA's driver.
+    if unsafe { (library.load)() } == gst::glib::ffi::GFALSE {
+        return Err(refused());
+    }
+    // SAFETY: GStreamer is initialised (pipelines exist), the driver is loaded, the context lives as long as the
+    // cameras (`GpuShare`). NULL or a reference of our own comes back.
     let wrapped = unsafe { (library.wrap)(gpu.context as *mut c_void, gpu.device) };
     if wrapped.is_null() {
         return Err(refused());
@@ -174,4 +187,34 @@ pub(super) fn image(
         colour,
         loan: Box::new(mapped),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_for_a_shared_context_is_said() {
+        gst::init().unwrap();
+        match library() {
+            Err(CameraError::Setup(text)) => assert!(text.contains("libgstreamer-plugins-bad1.0-0"), "{text}"),
+            Err(other) => panic!("{other:?}"),
+            // SAFETY: only looked for; the driver's initialisers do nothing that a test minds.
+            Ok(()) if unsafe { libloading::Library::new("libcuda.so.1") }.is_err() => {
+                let error = share(GpuShare { context: 8, device: 0, frames: 1 }).unwrap_err();
+                assert!(error.to_string().contains("check NVIDIA's driver with nvidia-smi"), "{error}");
+            }
+            Ok(()) => eprintln!("a driver is there: tests/gpu_cameras.rs shares its context"),
+        }
+    }
+
+    #[test]
+    fn host_memory_is_not_taken_for_device_memory() {
+        gst::init().unwrap();
+        let info = VideoInfo::builder(gstreamer_video::VideoFormat::Nv12, 64, 64).build().unwrap();
+        let buffer = gst::Buffer::with_size(info.size()).unwrap();
+        let colour = Colour { bt709: false, full_range: false };
+        let error = image(buffer, &info, PixelFormat::Nv12, colour).err().map(|error| error.to_string());
+        assert!(error.is_some_and(|text| text.contains("host memory where CUDA memory was promised")));
+    }
 }

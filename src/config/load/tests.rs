@@ -123,10 +123,7 @@ fn minimal_config_has_the_documented_defaults() {
     assert_eq!(hash(""), "e3b0c44298fc");
 }
 
-#[test]
-fn everything_that_can_be_given_is_taken() {
-    let folder = Folder::new();
-    let text = r#"
+const EVERYTHING: &str = r#"
 state_dir = "state"
 [engine]
 manifest = "m.toml"
@@ -176,7 +173,11 @@ id = "f"
 url = "csi://1?fps=15"
 decode = "jetson"
 "#;
-    let config = folder.parse(text).unwrap();
+
+#[test]
+fn everything_that_can_be_given_is_taken() {
+    let folder = Folder::new();
+    let config = folder.parse(EVERYTHING).unwrap();
     assert_eq!(config.node, "box");
     assert_eq!(config.state_dir, folder.path("state"));
     assert_eq!(config.engine.openvino.precision, Precision::Bf16);
