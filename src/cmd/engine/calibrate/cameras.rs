@@ -83,6 +83,9 @@ fn sample(
     console: &Console,
 ) -> Result<Vec<usize>, Failure> {
     let mut given = vec![0; readers.len()];
+    if readers.is_empty() {
+        return Ok(given);
+    }
     let mut progress = Progress::new(console, "calibration frames", wanted as u64, Instant::now());
     // The clock begins with the first frame: until then cameras connect.
     let connecting = Instant::now();
@@ -96,8 +99,7 @@ fn sample(
             Some(elapsed) if elapsed > time => break,
             _ => {}
         }
-        // One is due at once, the last at the end.
-        let due = time.mul_f64(taken as f64 / wanted.max(2).saturating_sub(1) as f64);
+        let due = time.mul_f64(taken as f64 / wanted as f64);
         if let Some(early) = elapsed.and_then(|elapsed| due.checked_sub(elapsed)).filter(|early| !early.is_zero()) {
             std::thread::sleep(early.min(LOOK));
             continue;
