@@ -13,7 +13,8 @@ use support::onnx;
 use support::program::{Ended, Site, Written, ended, program};
 use watchpost::engine::built::{self, ProgressLine};
 use watchpost::engine::calibration::{self, Calibration, Frames};
-use watchpost::engine::stamp::{Flavour, Precision, Stamp};
+use watchpost::engine::stamp::{Flavour, Gpu, Precision, Stamp};
+use watchpost::gpu::device::Device;
 use watchpost::gpu::trt::Library;
 
 /// Exit codes.
@@ -127,7 +128,7 @@ fn an_engine_that_cannot_be_trusted_is_not_loaded() {
 fn an_engine_is_built_stamped_and_checked() {
     let Some(library) = rtx() else { return };
     let site = Site::new();
-    site.write("tiny.onnx", onnx::yolov8_open_batch());
+    site.write("tiny.onnx", onnx::yolov8_convolution());
     site.write(
         "tiny.toml",
         "name = \"tiny\"\nmodel = \"tiny.onnx\"\nlabels = [\"a\", \"b\"]\n[tensorrt]\nprecision = \"fp32\"\n",
@@ -195,6 +196,82 @@ fn mismatches(site: &Site, path: &Path, run: &dyn Fn(&[&str]) -> Ended) {
     assert!(site.path("tiny.onnx").exists());
 }
 
+/// TensorRT's folder on a machine with a GPU (WATCHPOST_TENSORRT); `None`, with a word about it, elsewhere.
+fn on_a_gpu() -> Option<String> {
+    let Err(why) = Device::open(0).map(drop) else {
+        let folder = std::env::var("WATCHPOST_TENSORRT").ok();
+        return folder.or_else(|| {
+            eprintln!("skipped: WATCHPOST_TENSORRT names no folder of TensorRT");
+            None
+        });
+    };
+    eprintln!("skipped: {why}");
+    None
+}
+
+#[test]
+fn on_a_gpu_engines_run_and_are_timed() {
+    let Some(library) = on_a_gpu() else { return };
+    let site = Site::new();
+    site.write("tiny.onnx", onnx::yolov8_convolution());
+    let run = |words: &[&str]| engine(site.0.path(), &[words, &["--tensorrt", &library]].concat());
+    for precision in ["fp32", "fp16"] {
+        let out = format!("{precision}.engine");
+        let words =
+            ["build", "--manifest", "tiny.toml", "--precision", precision, "--batches", "1,4,8", "--batch", "4"];
+        let built = run(&[&words[..], &["--out", &out]].concat());
+        assert_eq!((built.code, built.err.as_str()), (Some(0), ""), "{built:#?}");
+        let stamp = built::stamp(&site.path(&out)).unwrap();
+        assert!(stamp.gpu.is_some_and(|gpu| built.out.contains(&gpu.name)), "{built:#?}");
+        let inspected = run(&["inspect", &out]);
+        assert_eq!(inspected.code, Some(0), "{inspected:#?}");
+        for words in ["layers after fusion", "ms a batch", "images", "?x3x32x32", "outputs: "] {
+            assert!(inspected.out.contains(words), "{words}: {inspected:#?}");
+        }
+        let json: Value = serde_json::from_str(&run(&["inspect", &out, "--json"]).out).unwrap();
+        assert!(json["Layers"].as_array().is_some_and(|layers| !layers.is_empty()), "{json}");
+        for more in [&["--contexts", "1"][..], &["--contexts", "2", "--batch", "8"], &["--no-graph"]] {
+            let timed = run(&[&["bench", &out, "--seconds", "1", "--json"], more].concat());
+            assert_eq!(timed.code, Some(0), "{timed:#?}");
+            let figures: Value = serde_json::from_str(&timed.out).unwrap();
+            assert!(figures["images_per_second"].as_f64().unwrap() > 100.0, "{figures}");
+            assert!(figures["batch_ms_p99"].as_f64() >= figures["batch_ms_p50"].as_f64(), "{figures}");
+        }
+        run(&["bench", &out, "--batch", "9"])
+            .says_in_one_line(CONFIG, &["it takes batches of 1 to 8, 9 is wanted"]);
+    }
+    let mut foreign = built::stamp(&site.path("fp16.engine")).unwrap();
+    foreign.gpu = foreign.gpu.map(|gpu| Gpu { name: "NVIDIA H299".to_owned(), ..gpu });
+    site.write("fp16.engine.toml", toml::to_string(&foreign).unwrap());
+    run(&["inspect", "fp16.engine"]).says_in_one_line(CONFIG, &["it was built on NVIDIA H299 (SM "]);
+}
+
+#[test]
+fn on_a_gpu_int8_is_calibrated_once() {
+    let Some(library) = on_a_gpu() else { return };
+    let site = Site::new();
+    site.write("tiny.onnx", onnx::yolov8_convolution());
+    let clip = clip(Clip::Small).map_or_else(|| picture(&site), |clip| clip.display().to_string());
+    let words =
+        ["calibrate", "--manifest", "tiny.toml", "--images", &clip, "--frames", "20", "--out", "tiny.frames"];
+    assert_eq!(engine(site.0.path(), &words).code, Some(0));
+    let build = |calibration: &str| {
+        let words =
+            ["build", "--manifest", "tiny.toml", "--precision", "int8", "--out", "tiny.engine", "--batch", "3"];
+        let more = ["--calibration", calibration, "--tensorrt", &library];
+        engine(site.0.path(), &[&words[..], &more].concat())
+    };
+    let built = build("tiny.frames");
+    assert_eq!((built.code, built.err.as_str()), (Some(0), ""), "{built:#?}");
+    let table = fs::read(calibration::table_path(&site.path("tiny.frames"))).unwrap();
+    let start = table.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+    assert!(table[start..].starts_with(b"TRT-"), "{:?}", String::from_utf8_lossy(&table));
+    // By the table alone, as other tools keep it.
+    site.write("own.table", &table[start..]);
+    assert_eq!(build("own.table").code, Some(0));
+    assert_eq!(engine(site.0.path(), &["inspect", "tiny.engine", "--tensorrt", &library]).code, Some(0));
+}
+
 #[test]
 fn a_configuration_says_what_is_built_and_where() {
     let Some(library) = rtx() else { return };
@@ -212,8 +289,11 @@ fn a_configuration_says_what_is_built_and_where() {
     assert!(path.file_name().unwrap().to_str().unwrap().starts_with("tiny-b3-fp16-any-trt1."));
     // Again, elsewhere, over a folder.
     fs::create_dir(site.path("taken")).unwrap();
-    engine(site.0.path(), &["build", "--config", config, "--out", "taken", "--tensorrt", &library])
-        .says_in_one_line(CONFIG, &["taken: is a directory: give a path"]);
+    engine(
+        site.0.path(),
+        &["build", "--config", config, "--precision", "fp32", "--out", "taken", "--tensorrt", &library],
+    )
+    .says_in_one_line(CONFIG, &["taken: is a directory: give a path"]);
 }
 
 #[test]

@@ -87,7 +87,18 @@ struct Row {
 
 const TABLE: &[Row] = &[
     Row {
-        modules: &["yolo", "track", "batch", "letterbox", "mask", "health", "publish::window"],
+        modules: &[
+            "yolo",
+            "track",
+            "batch",
+            "letterbox",
+            "mask",
+            "health",
+            "publish::window",
+            "engine::stamp",
+            "engine::shapes",
+            "engine::progress",
+        ],
         banned: &[EFFECTS, FILES],
         except: &[],
     },

@@ -68,3 +68,23 @@ pub fn picture(operator: &str) -> Vec<u8> {
     let node = [bytes(1, b"images"), bytes(2, b"output"), bytes(4, operator.as_bytes())].concat();
     model(&bytes(1, &node), &[], &[1, 3, 32, 32])
 }
+
+/// A convolution before it, so that there is something to compute: each two pixels of a row become a box. Any batch.
+pub fn yolov8_convolution() -> Vec<u8> {
+    let list = |name: &[u8], values: [u8; 2]| {
+        let values = values.map(|value| number(8, value)).concat();
+        // AttributeProto.type = INTS, field 20.
+        bytes(5, &[bytes(1, name), values, vec![0xa0, 1, 7]].concat())
+    };
+    let attributes = [list(b"kernel_shape", [1, 2]), list(b"strides", [1, 2])].concat();
+    let names = [bytes(1, b"images"), bytes(1, b"weight"), bytes(2, b"boxes"), bytes(3, b"conv")].concat();
+    let convolution = bytes(1, &[names, bytes(4, b"Conv"), attributes].concat());
+    let reshape = [bytes(1, b"boxes"), bytes(1, b"shape"), bytes(2, b"output"), bytes(4, b"Reshape")].concat();
+    let weights: Vec<u8> = (0_u8..36).flat_map(|i| (f32::from(i) / 36.0 - 0.5).to_le_bytes()).collect();
+    let dims = [6, 3, 1, 2].map(|d| number(1, d)).concat();
+    let weight = [dims, number(2, 1), bytes(8, b"weight"), bytes(9, &weights)].concat();
+    let values: Vec<u8> = [0_i64, 6, 512].iter().flat_map(|v| v.to_le_bytes()).collect();
+    let shape = [number(1, 3), number(2, 7), bytes(8, b"shape"), bytes(9, &values)].concat();
+    let nodes = [convolution, bytes(1, &reshape)].concat();
+    model(&nodes, &[bytes(5, &weight), bytes(5, &shape)].concat(), &[0, 6, 512])
+}

@@ -96,7 +96,7 @@ impl Host {
         let device = match Device::open(ordinal) {
             Ok(device) => Some(device),
             Err(GpuError::Unavailable(reason)) if library.is_rtx() => {
-                tracing::info!("without a GPU: {reason}");
+                tracing::debug!("without a GPU: {reason}");
                 None
             }
             Err(error) => return Err(error.into()),
