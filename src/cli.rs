@@ -1,13 +1,18 @@
 //! The command line: argument types and exit codes.
 
+pub mod engine;
+
 use std::path::PathBuf;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::gpu::trt::Library;
+
 /// Edge video analytics: many cameras in, batched detections out on MQTT.
 #[derive(Debug, Parser)]
-#[command(name = "watchpost", version, about, max_term_width = 100)]
+#[command(name = "watchpost", version, long_version = long_version(), about, max_term_width = 100)]
 pub struct Cli {
     /// What is logged, such as `debug` or `info,watchpost::camera=debug` (also WATCHPOST_LOG).
     #[arg(long, global = true, value_name = "FILTER")]
@@ -36,6 +41,9 @@ pub enum Command {
     Probe(ProbeArgs),
     /// Run a model over pictures.
     Detect(DetectArgs),
+    /// TensorRT engines: build, calibrate, inspect, check, bench.
+    #[command(subcommand)]
+    Engine(engine::EngineCommand),
     /// Measure end to end, the engine alone and decoding alone, in one run.
     Bench(BenchArgs),
     /// Print the JSON Schemas of the messages.
@@ -44,6 +52,16 @@ pub enum Command {
         #[arg(long, value_name = "DIR")]
         out: Option<PathBuf>,
     },
+}
+
+/// What `--version` says: which TensorRT this program can use, too.
+fn long_version() -> &'static str {
+    static TEXT: LazyLock<String> = LazyLock::new(|| {
+        let slices = Library::slices();
+        let slices = if slices.is_empty() { "none".to_owned() } else { slices.join(", ") };
+        format!("{}\nTensorRT {slices}", env!("CARGO_PKG_VERSION"))
+    });
+    &TEXT
 }
 
 /// Arguments of `probe`.

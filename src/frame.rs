@@ -166,6 +166,21 @@ pub struct Colour {
     pub full_range: bool,
 }
 
+impl Colour {
+    /// For red, green and blue: factors of Y, U and V, and the constant; the sum is 0..255 before clamping.
+    pub fn matrix(self) -> [[f32; 4]; 3] {
+        // ITU-R BT.601-7 and BT.709-6, section 3: red and blue weights of luma.
+        let (kr, kb) = if self.bt709 { (0.2126, 0.0722) } else { (0.299, 0.114) };
+        let kg = 1.0 - kr - kb;
+        let (black, luma, chroma) =
+            if self.full_range { (0.0, 1.0, 1.0) } else { (16.0, 255.0 / 219.0, 255.0 / 224.0) };
+        let (rv, bu) = (2.0 * (1.0 - kr) * chroma, 2.0 * (1.0 - kb) * chroma);
+        let (gu, gv) = (-bu * kb / kg, -rv * kr / kg);
+        let row = |u: f32, v: f32| [luma, u, v, -luma * black - 128.0 * (u + v)];
+        [row(0.0, rv), row(gu, gv), row(bu, 0.0)]
+    }
+}
+
 /// The planes of a frame in host memory, whoever owns them.
 pub trait Planes: Send {
     /// Bytes of plane `index` (0 = Y), at least `stride × rows` but for the last row's padding.

@@ -36,7 +36,7 @@ fn version_help_and_wrong_arguments() {
     assert_eq!((version.code, version.out.starts_with("watchpost ")), (Some(0), true), "{version:?}");
     let help = arguments(&["--help"]);
     assert_eq!(help.code, Some(0));
-    for command in ["run", "check", "probe", "detect", "bench", "schema"] {
+    for command in ["run", "check", "probe", "detect", "engine", "bench", "schema"] {
         assert!(help.out.contains(command), "{command}: {help:?}");
         assert_eq!(arguments(&[command, "--help"]).code, Some(0), "{command}");
     }

@@ -4,7 +4,7 @@
 //! two source rows of each plane, then picks its columns, then converts to RGB. The inner loops are plain slices,
 //! compiled for the processor's widest vector registers through `pulp`.
 
-use crate::engine::{Channels, InputSpec, Range};
+use crate::engine::{Channels, InputSpec};
 use crate::frame::{Colour, PixelFormat, SystemImage};
 use crate::letterbox::Letterbox;
 use crate::mask::Span;
@@ -22,16 +22,25 @@ struct Axis {
 }
 
 impl Axis {
-    /// `count` output pixels over `length` source pixels, of which each output pixel covers `step`; weights in `one`.
-    fn new(count: u32, length: u32, step: f64, one: u32) -> Self {
-        let last = length.saturating_sub(2);
+    /// `count` output pixels over a plane of `length` pixels, of which `source / (halvings * count)` make one output
+    /// pixel; weights in `one`. Whole numbers throughout: a GPU computes the very same.
+    fn new(count: u32, length: u32, source: u32, halvings: u32, one: u32) -> Self {
+        let [source, count, one] = [source, count, one].map(u64::from);
+        let unit = 2 * u64::from(halvings) * count;
+        let last = length - 1;
         let mut axis = Self::default();
         for x in 0..count {
-            let centre = ((f64::from(x) + 0.5) * step - 0.5).clamp(0.0, f64::from(length - 1));
-            let index = (centre as u32).min(last);
-            let weight = (centre - f64::from(index)) * f64::from(one);
+            // The pixel's centre, less half a source pixel, in 1 / unit.
+            let centre = ((2 * x + 1) * source).saturating_sub(unit / 2);
+            let weight = (2 * (centre % unit) * one + unit) / (2 * unit);
+            let (index, weight) = match (centre / unit) as u32 {
+                index if index < last => (index, weight as u32),
+                // At the edge: all of the last pixel, which is the second of its pair unless it is the only one.
+                _ if last > 0 => (last - 1, one as u32),
+                _ => (0, 0),
+            };
             axis.index.push(index);
-            axis.weight.push(if length == 1 { 0 } else { weight.round() as u32 });
+            axis.weight.push(weight);
         }
         axis
     }
@@ -49,13 +58,12 @@ impl Plan {
     fn new(letterbox: Letterbox) -> Self {
         let (width, height) = letterbox.source;
         let (columns, rows) = letterbox.picture;
-        let step = [f64::from(width) / f64::from(columns), f64::from(height) / f64::from(rows)];
         let (half_width, half_height) = (width.div_ceil(2), height.div_ceil(2));
         let row_one = u32::from(ROW_ONE);
-        let luma = [Axis::new(columns, width, step[0], COLUMN_ONE), Axis::new(rows, height, step[1], row_one)];
+        let luma = [Axis::new(columns, width, width, 1, COLUMN_ONE), Axis::new(rows, height, height, 1, row_one)];
         let chroma = [
-            Axis::new(columns, half_width, step[0] / 2.0, COLUMN_ONE),
-            Axis::new(rows, half_height, step[1] / 2.0, row_one),
+            Axis::new(columns, half_width, width, 2, COLUMN_ONE),
+            Axis::new(rows, half_height, height, 2, row_one),
         ];
         Self { letterbox, luma, chroma }
     }
@@ -161,26 +169,16 @@ struct Transfer {
 
 impl Transfer {
     fn new(colour: Colour, input: &InputSpec) -> Self {
-        // ITU-R BT.601-7 and BT.709-6, section 3: red and blue weights of luma.
-        let (kr, kb) = if colour.bt709 { (0.2126, 0.0722) } else { (0.299, 0.114) };
-        let kg = 1.0 - kr - kb;
-        let (black, luma, chroma) =
-            if colour.full_range { (0.0, 1.0, 1.0) } else { (16.0, 255.0 / 219.0, 255.0 / 224.0) };
-        let (rv, bu) = (2.0 * (1.0 - kr) * chroma, 2.0 * (1.0 - kb) * chroma);
-        let (gu, gv) = (-bu * kb / kg, -rv * kr / kg);
-        let row = |u: f32, v: f32| [luma, u, v, -luma * black - 128.0 * (u + v)];
-        let rgb = [row(0.0, rv), row(gu, gv), row(bu, 0.0)];
-        let unit = match input.range {
-            Range::Byte => 1.0,
-            Range::Unit => 1.0 / 255.0,
-        };
         let order = match input.channels {
             Channels::Rgb => [0, 1, 2],
             Channels::Bgr => [2, 1, 0],
         };
-        let value = order.map(|i: usize| [unit / input.std[i], -input.mean[i] / input.std[i]]);
-        let pad = value.map(|[factor, constant]| f32::from(input.pad) * factor + constant);
-        Self { rgb, value, pad }
+        let (values, pads) = (input.values(), input.pad_values());
+        Self {
+            rgb: colour.matrix(),
+            value: order.map(|plane: usize| values[plane]),
+            pad: order.map(|plane: usize| pads[plane]),
+        }
     }
 }
 
@@ -314,6 +312,7 @@ fn convert(yuv: &[Vec<f32>; 3], rgb: [f32; 4], value: [f32; 2], out: &mut [f32])
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::Range;
     use crate::frame::OwnedPlanes;
     use crate::letterbox::Fit;
 

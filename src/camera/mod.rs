@@ -1,16 +1,20 @@
 //! Cameras: the only module that knows GStreamer.
 //!
 //! One thread a camera ([`worker`]) builds its pipeline from a description ([`pipeline`]), watches its bus and
-//! builds it anew when it fails. GStreamer's own threads hand frames to the slot ([`sink`]), stamped with
+//! builds it anew when it fails. [`decode`] settles what decodes and where frames lie. GStreamer's own threads hand frames to the slot ([`sink`]), stamped with
 //! their capture time ([`clock`]). Pixels stay in the decoder's memory ([`memory`]).
 
 pub mod clock;
+mod decode;
+mod description;
+mod elements;
 mod memory;
 pub mod pipeline;
 pub mod probe;
 mod sink;
 mod worker;
 
+pub use decode::{GpuShare, Kind, use_gpu};
 pub use pipeline::CameraError;
 pub use worker::{Camera, Control, start};
 

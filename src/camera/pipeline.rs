@@ -11,15 +11,11 @@ use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_app::AppSink;
 
-use crate::config::{Pace, RtspSource, Source, Transport};
-
-/// Descriptions that come with the program, by name.
-const BUILT_IN: [(&str, &str); 4] = [
-    ("rtsp", include_str!("../../pipelines/software/rtsp.gst")),
-    ("file", include_str!("../../pipelines/software/file.gst")),
-    ("v4l2", include_str!("../../pipelines/software/v4l2.gst")),
-    ("test", include_str!("../../pipelines/software/test.gst")),
-];
+use super::decode::{self, Kind};
+use super::description;
+use super::elements::{install, is_installed, missing_decoders};
+use super::memory::{Memory, cuda};
+use crate::config::{Decode, Pace, RtspSource, Source, Transport};
 
 /// What ended a camera's connection, by what its thread may do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -58,40 +54,22 @@ pub struct Pipeline {
     pub source: gst::Element,
     /// The element `frames`.
     pub frames: AppSink,
-    /// What is wrong with the camera's certificate: errors of the connection do not tell.
-    distrust: Arc<OnceLock<CameraError>>,
+    /// Where its frames lie.
+    pub memory: Memory,
+    /// What is wrong with the camera's certificate or its decoder: errors on the bus do not tell.
+    cause: Arc<OnceLock<CameraError>>,
 }
 
 impl Pipeline {
     /// A bus error in words, by what may be done about it.
     pub fn error(&self, error: &gst::message::Error) -> CameraError {
-        self.distrust.get().cloned().unwrap_or_else(|| stream_error(error))
+        self.cause().unwrap_or_else(|| stream_error(error, self.memory))
     }
-}
 
-/// The names of the built-in descriptions.
-pub fn built_in_names() -> impl Iterator<Item = &'static str> {
-    BUILT_IN.iter().map(|(name, _)| *name)
-}
-
-/// The text of a description: a built-in name, or a path.
-///
-/// # Errors
-///
-/// A sentence naming the description.
-pub fn description(name: &str) -> Result<String, CameraError> {
-    let built_in = BUILT_IN.iter().find(|(known, _)| *known == name).map(|(_, text)| (*text).to_owned());
-    let text = match built_in {
-        Some(text) => text,
-        None => std::fs::read_to_string(name).map_err(|e| {
-            let known: Vec<_> = built_in_names().collect();
-            let known = known.join(", ");
-            let text = format!("pipeline description `{name}`: {e}: give a text file, or one of {known}");
-            CameraError::Description(text)
-        })?,
-    };
-    let structure = text.lines().filter(|line| !line.trim_start().starts_with('#'));
-    Ok(structure.collect::<Vec<_>>().join("\n"))
+    /// What will keep frames from coming, as soon as it is known.
+    pub fn cause(&self) -> Option<CameraError> {
+        self.cause.get().cloned()
+    }
 }
 
 /// Parses a description and finds its named elements, nothing set or started.
@@ -99,8 +77,8 @@ pub fn description(name: &str) -> Result<String, CameraError> {
 /// # Errors
 ///
 /// A sentence naming the description, and the plug-ins it misses.
-pub fn parse(name: &str) -> Result<Pipeline, CameraError> {
-    let text = description(name)?;
+pub fn parse(name: &str, kind: Kind) -> Result<Pipeline, CameraError> {
+    let text = description::text(name, kind)?;
     let mut context = gst::ParseContext::new();
     let flags = gst::ParseFlags::FATAL_ERRORS;
     let wrong = |what: &str| {
@@ -122,55 +100,85 @@ pub fn parse(name: &str) -> Result<Pipeline, CameraError> {
         .by_name("frames")
         .and_then(|e| e.downcast::<AppSink>().ok())
         .ok_or_else(|| wrong("no appsink has name=frames"))?;
-    Ok(Pipeline { pipeline, source, frames, distrust: Arc::default() })
+    let memory = Memory::of_description(&text);
+    Ok(Pipeline { pipeline, source, frames, memory, cause: Arc::default() })
 }
 
-/// A pipeline ready to start: source properties, decoder threads and the sink's pace are set.
+/// A pipeline ready to start: source properties, the decoder, the GPU's context and the sink's pace are set.
 ///
 /// # Errors
 ///
 /// A sentence naming the description or the setting that does not fit.
-pub fn build(name: &str, source: &Source) -> Result<Pipeline, CameraError> {
-    let parts = parse(name)?;
+pub fn build(name: &str, source: &Source, decode: Decode) -> Result<Pipeline, CameraError> {
+    // A file says itself what decodes.
+    let kind = if description::is_built_in(name) { Kind::of(decode, source)? } else { Kind::Software };
+    assemble(name, source, kind)
+}
+
+fn assemble(name: &str, source: &Source, kind: Kind) -> Result<Pipeline, CameraError> {
+    let parts = parse(name, kind)?;
+    set_source(&parts, source)?;
+    set_sink(&parts.frames, source);
+    if description::is_built_in(name) {
+        decode::choose_decoders(&parts.pipeline, kind, &parts.cause);
+    }
+    decode::prepare_elements(&parts.pipeline, parts.memory);
+    if let (Memory::Cuda, Some(gpu)) = (parts.memory, decode::gpu()) {
+        parts.pipeline.set_context(&cuda::context(gpu)?);
+    }
+    Ok(parts)
+}
+
+fn set_source(parts: &Pipeline, source: &Source) -> Result<(), CameraError> {
     match source {
         Source::Rtsp(rtsp) => {
             set_rtsp(&parts.source, rtsp)?;
-            watch_certificate(&parts);
+            watch_certificate(parts);
+            Ok(())
         }
         Source::File { path, .. } => {
             if let Err(e) = std::fs::File::open(path) {
                 let text = format!("file {}: {e}: give the path of a video this user may read", path.display());
                 return Err(CameraError::Setup(text));
             }
-            set(&parts.source, "location", path_text(path))?;
+            set(&parts.source, "location", path_text(path))
         }
-        Source::V4l2 { device } => set(&parts.source, "device", path_text(device))?,
-        Source::Test { size, fps, pattern } => set_test(&parts, *size, *fps, pattern)?,
+        Source::V4l2 { device } => set(&parts.source, "device", path_text(device)),
+        Source::Csi { sensor, size, fps } => {
+            set(&parts.source, "sensor-id", i32::try_from(*sensor).unwrap_or(i32::MAX))?;
+            let caps = gst::Caps::builder("video/x-raw").features(["memory:NVMM"]).field("format", "NV12");
+            set_size(parts, caps, *size, *fps)
+        }
+        Source::Test { size, fps, pattern } => set_test(parts, *size, *fps, pattern),
     }
+}
+
+fn set_sink(frames: &AppSink, source: &Source) {
     let realtime = matches!(source, Source::File { pace: Pace::Realtime, .. });
     let fast = matches!(source, Source::File { pace: Pace::Fast, .. });
-    parts.frames.set_sync(realtime);
-    parts.frames.set_max_buffers(1);
-    parts.frames.set_drop(!fast);
-    parts.frames.set_enable_last_sample(false);
-    parts.frames.set_qos(false);
-    parts.pipeline.connect_deep_element_added(|_, _, element| set_decoder(element));
-    Ok(parts)
+    frames.set_sync(realtime);
+    frames.set_max_buffers(1);
+    frames.set_drop(!fast);
+    frames.set_enable_last_sample(false);
+    frames.set_qos(false);
 }
 
 /// All that keeps a description and a source from working on this machine: what is wrong with the description, which
 /// elements are missing (those that decoders are found by at run time too), whether file or device are there. Nothing
 /// is started.
-pub fn check(name: &str, source: &Source) -> Vec<CameraError> {
-    let mut problems: Vec<CameraError> = build(name, source).err().into_iter().collect();
+pub fn check(name: &str, source: &Source, decode: Decode) -> Vec<CameraError> {
+    let mut problems: Vec<CameraError> = build(name, source, decode).err().into_iter().collect();
     if let Source::V4l2 { device } = source
         && let Err(e) = std::fs::metadata(device)
     {
         let text = format!("device {}: {e}: connect the camera, or correct its url", device.display());
         problems.push(CameraError::Setup(text));
     }
-    let chooses = description(name).is_ok_and(|text| text.contains("decodebin"));
-    let missing = if chooses { missing_decoders(source) } else { Vec::new() };
+    // Of a decoder that cannot be had something is said already.
+    let kind = if description::is_built_in(name) { Kind::of(decode, source).ok() } else { Some(Kind::Software) };
+    let chosen_from =
+        kind.filter(|kind| description::text(name, *kind).is_ok_and(|text| text.contains("decodebin")));
+    let missing = chosen_from.map(|kind| missing_decoders(source, kind)).unwrap_or_default();
     if !missing.is_empty() {
         problems.push(CameraError::Setup(install(&missing)));
     }
@@ -179,66 +187,6 @@ pub fn check(name: &str, source: &Source) -> Vec<CameraError> {
         problems.push(CameraError::Setup("rtsps needs TLS: install glib-networking".to_owned()));
     }
     problems
-}
-
-/// What `decodebin` and `rtspsrc` will look for themselves.
-fn missing_decoders(source: &Source) -> Vec<&'static str> {
-    let (elements, decoders): (&[_], &[_]) = match source {
-        Source::Rtsp(_) => (
-            &["rtpbin", "udpsrc", "rtph264depay", "rtph265depay", "h264parse", "h265parse"],
-            &[("video/x-h264", "avdec_h264"), ("video/x-h265", "avdec_h265")],
-        ),
-        Source::File { .. } => (&["qtdemux", "h264parse"], &[("video/x-h264", "avdec_h264")]),
-        Source::V4l2 { .. } => (&["jpegdec"], &[]),
-        Source::Test { .. } => (&[], &[]),
-    };
-    let mut missing: Vec<&str> = elements.iter().copied().filter(|element| !is_installed(element)).collect();
-    // Any decoder will do, the one named is the one that every distribution has.
-    missing.extend(decoders.iter().filter(|(media, _)| !is_decoded(media)).map(|(_, usual)| usual));
-    missing
-}
-
-fn is_installed(element: &str) -> bool {
-    gst::ElementFactory::find(element).is_some()
-}
-
-fn is_decoded(media: &str) -> bool {
-    let caps = gst::Caps::new_empty_simple(media);
-    let decoders = gst::ElementFactory::factories_with_type(gst::ElementFactoryType::DECODER, gst::Rank::MARGINAL);
-    decoders.iter().any(|decoder| decoder.can_sink_any_caps(&caps))
-}
-
-/// The sentence that tells how to get missing elements.
-fn install(missing: &[&str]) -> String {
-    let mut packages: Vec<&str> = missing.iter().filter_map(|element| package(element)).collect();
-    packages.sort_unstable();
-    packages.dedup();
-    let all_known = missing.iter().all(|element| package(element).is_some());
-    let other = "the GStreamer plug-in package that has them, or correct their names";
-    let what = match (packages.join(", "), all_known) {
-        (packages, true) => packages,
-        (packages, false) if packages.is_empty() => other.to_owned(),
-        (packages, false) => format!("{packages} and {other}"),
-    };
-    format!("GStreamer elements are missing ({}): install {what}", missing.join(", "))
-}
-
-/// The Debian and Ubuntu package of the elements that descriptions for this program are likely to name.
-fn package(element: &str) -> Option<&'static str> {
-    match element {
-        "filesrc" | "fakesink" | "queue" | "tee" | "identity" | "capsfilter" | "typefind" => {
-            Some("libgstreamer1.0-0")
-        }
-        "appsink" | "decodebin" | "decodebin3" | "uridecodebin" | "videoconvert" | "videoscale" | "videorate"
-        | "videotestsrc" => Some("gstreamer1.0-plugins-base"),
-        "rtspsrc" | "rtpbin" | "udpsrc" | "rtph264depay" | "rtph265depay" | "rtpjpegdepay" | "qtdemux"
-        | "matroskademux" | "v4l2src" | "jpegdec" | "videocrop" | "videoflip" => Some("gstreamer1.0-plugins-good"),
-        "h264parse" | "h265parse" | "nvh264dec" | "nvh265dec" | "vah264dec" | "vah265dec" => {
-            Some("gstreamer1.0-plugins-bad")
-        }
-        _ if element.starts_with("avdec_") => Some("gstreamer1.0-libav"),
-        _ => None,
-    }
 }
 
 fn path_text(path: &Path) -> String {
@@ -320,11 +268,11 @@ fn set_tls(src: &gst::Element, rtsp: &RtspSource) -> Result<(), CameraError> {
 
 /// Asked only about certificates that were found wanting.
 fn watch_certificate(parts: &Pipeline) {
-    let distrust = Arc::clone(&parts.distrust);
+    let cause = Arc::clone(&parts.cause);
     parts.source.connect("accept-certificate", false, move |values| {
         let flags = values.get(3).and_then(|v| v.get::<gio::TlsCertificateFlags>().ok());
         // The first complaint stands.
-        let _ = distrust.set(CameraError::Setup(certificate_error(flags)));
+        let _ = cause.set(CameraError::Setup(certificate_error(flags)));
         Some(false.to_value())
     });
 }
@@ -356,10 +304,21 @@ fn set_test(parts: &Pipeline, size: (u32, u32), fps: u32, pattern: &str) -> Resu
         return wrong(format!("pattern {pattern} is unknown: gst-inspect-1.0 videotestsrc lists them"));
     }
     parts.source.set_property_from_str("pattern", pattern);
+    set_size(parts, gst::Caps::builder("video/x-raw"), size, fps)
+}
+
+/// Asks the source for frames of this size and rate.
+fn set_size<F>(
+    parts: &Pipeline,
+    caps: gst::caps::Builder<F>,
+    size: (u32, u32),
+    fps: u32,
+) -> Result<(), CameraError> {
     let Some(filter) = parts.pipeline.by_name("size") else {
-        return wrong("the description has no capsfilter name=size: add one after its `src`".to_owned());
+        let text = "the description has no capsfilter name=size: add one after its `src`";
+        return Err(CameraError::Description(text.to_owned()));
     };
-    let caps = gst::Caps::builder("video/x-raw")
+    let caps = caps
         .field("width", size.0 as i32)
         .field("height", size.1 as i32)
         .field("framerate", gst::Fraction::new(fps as i32, 1))
@@ -367,25 +326,13 @@ fn set_test(parts: &Pipeline, size: (u32, u32), fps: u32, pattern: &str) -> Resu
     set(&filter, "caps", caps)
 }
 
-/// One thread a decoder: many cameras share the cores, and frame threading would hold frames back. Pictures with
-/// missing references are not passed on: they would be "detected".
-fn set_decoder(element: &gst::Element) {
-    let is_libav = element.factory().is_some_and(|f| f.name().starts_with("avdec_"));
-    if is_libav && element.has_property("max-threads") {
-        element.set_property("max-threads", 1i32);
-    }
-    if is_libav && element.has_property("output-corrupt") {
-        element.set_property("output-corrupt", false);
-    }
-}
-
 /// A bus error in words, by what may be done about it.
-fn stream_error(error: &gst::message::Error) -> CameraError {
+fn stream_error(error: &gst::message::Error, memory: Memory) -> CameraError {
     let status = error.details().and_then(|details| details.get::<u32>("rtsp-status-code").ok());
     match status {
         // A locked account is 403 on some cameras.
         Some(401 | 403) => refused(),
-        _ => fault(&error.error(), &error.debug().unwrap_or_default()),
+        _ => fault(&error.error(), &error.debug().unwrap_or_default(), memory),
     }
 }
 
@@ -394,7 +341,7 @@ fn refused() -> CameraError {
     CameraError::Refused(text.to_owned())
 }
 
-fn fault(reason: &gst::glib::Error, debug: &str) -> CameraError {
+fn fault(reason: &gst::glib::Error, debug: &str, memory: Memory) -> CameraError {
     let text = reason.message().trim_end_matches('.').to_owned();
     // On some versions rtspsrc reports a wrong password with a generic code. The number alone may stand in codec data.
     if reason.matches(gst::ResourceError::NotAuthorized)
@@ -415,8 +362,22 @@ fn fault(reason: &gst::glib::Error, debug: &str) -> CameraError {
             return CameraError::Setup("it holds sound and no video: give another".to_owned());
         }
         let missing = missing.map(|what| what.split(" (video/").next().unwrap_or(what));
+        if memory != Memory::System {
+            let what = missing.map(|what| format!(" ({what})")).unwrap_or_default();
+            return CameraError::Setup(format!(
+                "NVIDIA's decoder does not take this video{what}, or GPU memory is used up: give the camera decode = \
+                 \"software\""
+            ));
+        }
         let what = missing.map_or(text, |what| format!("GStreamer has no {what}"));
         return CameraError::Setup(format!("{what}: install the plug-in for it (gstreamer1.0-libav has most)"));
+    }
+    let unlinked = ["not-negotiated", "not-linked", "delayed link"].iter().any(|word| debug.contains(word));
+    if unlinked && memory != Memory::System {
+        let memory = memory.name();
+        return CameraError::Setup(format!(
+            "the decoder does not give NV12 frames in {memory}: give the camera decode = \"software\""
+        ));
     }
     // The first line says where in GStreamer's source the error was raised.
     let detail = debug.lines().skip(1).last().unwrap_or_default().trim().trim_end_matches('.');
@@ -449,7 +410,102 @@ mod tests {
         let debug = "gstdecodebin2.c(4704): gst_decode_bin_expose ():\nno suitable plugins found:\n\
             Missing decoder: H.264 (Main Profile) (video/x-h264, codec_data=(buffer)014d401fffe1)\n";
         let words = "GStreamer has no decoder: H.264 (Main Profile): install the plug-in for it (gstreamer1.0-libav has most)";
-        assert_eq!(fault(&reason, debug), CameraError::Setup(words.to_owned()));
+        assert_eq!(fault(&reason, debug, Memory::System), CameraError::Setup(words.to_owned()));
+    }
+
+    #[test]
+    fn descriptions_parse_or_name_the_elements_they_miss() {
+        gst::init().unwrap();
+        for (kind, name) in description::built_in() {
+            match parse(name, kind) {
+                Ok(parts) => assert_eq!(parts.memory == Memory::System, kind == Kind::Software, "{kind:?} {name}"),
+                Err(CameraError::Setup(text)) => {
+                    let needs_jetson = kind == Kind::Jetson || name == "csi";
+                    assert!(needs_jetson && text.ends_with("install nvidia-l4t-gstreamer (JetPack)"), "{text}");
+                }
+                Err(other) => panic!("{kind:?} {name}: {other}"),
+            }
+        }
+    }
+
+    /// A folder with the file `clip`, which the launch text `make` writes to `{}`.
+    fn clip(make: &str) -> tempfile::TempDir {
+        gst::init().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("clip");
+        let maker = gst::parse::launch(&make.replace("{}", &path.display().to_string())).unwrap();
+        maker.set_state(gst::State::Playing).unwrap();
+        let ends = [gst::MessageType::Error, gst::MessageType::Eos];
+        let end = maker.bus().unwrap().timed_pop_filtered(gst::ClockTime::from_seconds(20), &ends).unwrap();
+        assert_eq!(end.type_(), gst::MessageType::Eos, "{end:?}");
+        maker.set_state(gst::State::Null).unwrap();
+        folder
+    }
+
+    /// The pipeline of `kind` that reads the file `clip` of a folder.
+    fn reading(folder: &tempfile::TempDir, kind: Kind) -> Pipeline {
+        let source = Source::File { path: folder.path().join("clip"), pace: Pace::Fast, repeat: false };
+        assemble("file", &source, kind).unwrap()
+    }
+
+    /// What ends the pipeline of `kind` on a file that `make` writes.
+    fn end_of(kind: Kind, make: &str) -> CameraError {
+        let folder = clip(make);
+        let parts = reading(&folder, kind);
+        let _ = parts.pipeline.set_state(gst::State::Playing); // a failure is on the bus
+        let ends = [gst::MessageType::Error, gst::MessageType::Eos];
+        let message = parts.pipeline.bus().unwrap().timed_pop_filtered(gst::ClockTime::from_seconds(20), &ends);
+        let Some(gst::MessageView::Error(error)) = message.as_ref().map(|m| m.view()) else {
+            panic!("{message:?}")
+        };
+        let error = parts.error(error);
+        parts.pipeline.set_state(gst::State::Null).unwrap();
+        error
+    }
+
+    #[test]
+    fn host_memory_where_gpu_memory_was_promised_is_an_error_at_once() {
+        for (kind, memory) in [(Kind::Cuda, "CUDA memory"), (Kind::Deepstream, "NVMM surfaces")] {
+            let error = end_of(kind, "videotestsrc num-buffers=1 ! jpegenc ! filesink location={}");
+            let words = format!(
+                "jpegdec gives frames in host memory where {memory} was promised: give the camera decode = \"software\""
+            );
+            assert_eq!(error, CameraError::Setup(words));
+        }
+    }
+
+    const H264: &str = "videotestsrc num-buffers=9 ! video/x-raw,width=64,height=64 ! x264enc ! matroskamux ! filesink location={}";
+
+    /// With a decoder that is there on every machine: what it would be told when it asks, on its first buffer, is what
+    /// NVIDIA's is told.
+    #[test]
+    fn a_decoder_is_offered_cuda_memory_before_anything_is_linked_behind_it() {
+        let folder = clip(H264);
+        let parts = reading(&folder, Kind::Software);
+        let heard = Arc::new(OnceLock::new());
+        let told = Arc::clone(&heard);
+        parts.pipeline.connect_deep_element_added(move |_, _, element| {
+            if element.factory().is_none_or(|f| !f.name().starts_with("avdec_")) {
+                return;
+            }
+            decode::offer_cuda_memory(element);
+            let (src, told) = (element.static_pad("src").unwrap(), Arc::clone(&told));
+            element.static_pad("sink").unwrap().add_probe(gst::PadProbeType::BUFFER, move |_, _| {
+                let _ = told.set((src.allowed_caps(), src.peer().is_some())); // the first stands
+                gst::PadProbeReturn::Ok
+            });
+        });
+        parts.pipeline.set_state(gst::State::Playing).unwrap();
+        parts.frames.try_pull_sample(gst::ClockTime::from_seconds(20));
+        parts.pipeline.set_state(gst::State::Null).unwrap();
+        let caps = "video/x-raw(memory:CUDAMemory)".parse::<gst::Caps>().unwrap();
+        assert_eq!(heard.get(), Some(&(Some(caps), true)));
+    }
+
+    #[test]
+    fn software_decoders_are_not_taken_for_the_gpu() {
+        let CameraError::Setup(error) = end_of(Kind::Cuda, H264) else { panic!() };
+        assert!(error.starts_with("NVIDIA's decoder does not take this video (decoder: H.264"), "{error}");
     }
 
     #[test]
@@ -457,9 +513,9 @@ mod tests {
         let named = gst::glib::Error::new(gst::ResourceError::NotAuthorized, "Not authorised.");
         let generic = gst::glib::Error::new(gst::ResourceError::OpenReadWrite, "Could not open resource.");
         for (reason, debug) in [(&named, ""), (&generic, "gstrtspsrc.c(1): f ():\nUnauthorized (401)")] {
-            assert!(matches!(fault(reason, debug), CameraError::Refused(_)), "{debug}");
+            assert!(matches!(fault(reason, debug, Memory::System), CameraError::Refused(_)), "{debug}");
         }
-        let dead = fault(&generic, "gstrtspsrc.c(1): f ():\nFailed to connect. (Generic error)");
+        let dead = fault(&generic, "gstrtspsrc.c(1): f ():\nFailed to connect. (Generic error)", Memory::System);
         let words = "Could not open resource (Failed to connect. (Generic error)): check the address, and that the camera is on";
         assert_eq!(dead, CameraError::Stream(words.to_owned()));
     }

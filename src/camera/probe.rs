@@ -9,7 +9,7 @@ use gstreamer_video::VideoInfo;
 
 use super::memory;
 use super::pipeline::{self, CameraError, Pipeline};
-use crate::config::{Pace, Source};
+use crate::config::{Decode, Pace, Source};
 use crate::frame::{CameraId, Captured, ClockSource, Frame, FrameInfo};
 
 /// The first frame comes in well under this, or not at all.
@@ -34,7 +34,7 @@ impl Drop for Started {
 pub fn still(path: &Path) -> Result<Frame, CameraError> {
     let named = |e: CameraError| e.of(&path.display().to_string());
     let source = Source::File { path: path.to_path_buf(), pace: Pace::Fast, repeat: false };
-    let started = Started(pipeline::build("file", &source)?);
+    let started = Started(pipeline::build("file", &source, Decode::Software)?);
     let _ = started.0.pipeline.set_state(gst::State::Playing); // a failure is on the bus, in words
     first_sample(&started.0).and_then(|sample| frame(&sample)).map_err(named)
 }
@@ -58,7 +58,8 @@ fn first_sample(parts: &Pipeline) -> Result<gst::Sample, CameraError> {
 
 fn frame(sample: &gst::Sample) -> Result<Frame, CameraError> {
     let broken = || CameraError::Stream("what comes out is not raw video".to_owned());
-    let info = sample.caps().and_then(|caps| VideoInfo::from_caps(caps).ok()).ok_or_else(broken)?;
+    let caps = sample.caps().ok_or_else(broken)?;
+    let info = VideoInfo::from_caps(caps).map_err(|_| broken())?;
     let buffer = sample.buffer_owned().ok_or_else(broken)?;
     let (now, wall) = (Instant::now(), std::time::SystemTime::now());
     let info_of_frame = FrameInfo {
@@ -70,7 +71,7 @@ fn frame(sample: &gst::Sample) -> Result<Frame, CameraError> {
         pts_ns: buffer.pts().map(gst::ClockTime::nseconds),
         size: (info.width(), info.height()),
     };
-    Ok(Frame { info: info_of_frame, image: memory::image(buffer, &info)?, mask: None })
+    Ok(Frame { info: info_of_frame, image: memory::image(buffer, caps, &info)?, mask: None })
 }
 
 /// What a source turned out to deliver.
@@ -95,7 +96,7 @@ pub struct Found {
 /// Why it delivers nothing, or why the picture cannot be written.
 pub fn watch(name: &str, source: &Source, duration: Duration, jpeg: &PathBuf) -> Result<Found, CameraError> {
     let start = Instant::now();
-    let started = Started(pipeline::build(name, source)?);
+    let started = Started(pipeline::build(name, source, Decode::Software)?);
     let clocks = super::sink::watch_clock(&started.0.source);
     let _ = started.0.pipeline.set_state(gst::State::Playing); // a failure is on the bus, in words
     let sample = first_sample(&started.0)?;

@@ -12,7 +12,8 @@ use gstreamer_app::AppSink;
 use gstreamer_video::{VideoInfo, VideoMeta};
 
 use super::clock::{Arrival, Arrivals, CaptureClock};
-use super::memory;
+use super::decode;
+use super::memory::{self, Memory};
 use super::pipeline::{CameraError, Pipeline};
 use crate::config::{CameraConfig, Pace, Source};
 use crate::frame::{ClockSource, Frame, FrameInfo};
@@ -168,7 +169,7 @@ impl Intake {
         drop(boot);
         lock(&connection.seen).clock = Some(captured.clock);
         let pts_ns = buffer.pts().map(gst::ClockTime::nseconds);
-        let image = memory::image(buffer, &video).inspect_err(|_| {
+        let image = memory::image(buffer, caps, &video).inspect_err(|_| {
             self.metrics.dropped.inc();
         })?;
         let info = FrameInfo { camera: self.config.id.clone(), seq, arrived, decoded: now, captured, pts_ns, size };
@@ -215,7 +216,7 @@ pub struct Feeder {
 
 /// Connects a pipeline that is not yet started to its slot. A file read as fast as possible needs a [`feeder`] too.
 pub fn attach(intake: &Arc<Intake>, connection: &Arc<Connection>, parts: &Pipeline) {
-    offer_video_meta(&parts.frames);
+    offer_video_meta(&parts.frames, parts.memory);
     if matches!(intake.config.source, Source::Rtsp(_)) {
         watch_arrivals(connection, &parts.source);
     }
@@ -291,14 +292,21 @@ fn feed(intake: &Intake, connection: &Connection, sink: &AppSink) {
 }
 
 /// Tells decoders that padded rows are welcome: they then decode straight into the buffers we read, and do not
-/// copy each picture into a tight one.
-fn offer_video_meta(sink: &AppSink) {
+/// copy each picture into a tight one. Decoders into CUDA memory are told how many surfaces will be out at a time; those
+/// into NVMM have a property for it, and might count both.
+fn offer_video_meta(sink: &AppSink, memory: Memory) {
     let Some(pad) = sink.static_pad("sink") else { return };
-    pad.add_probe(gst::PadProbeType::QUERY_DOWNSTREAM | gst::PadProbeType::PUSH, |_, info| {
+    let frames = decode::gpu().map(|gpu| gpu.frames).filter(|_| memory == Memory::Cuda);
+    pad.add_probe(gst::PadProbeType::QUERY_DOWNSTREAM | gst::PadProbeType::PUSH, move |_, info| {
         if let Some(query) = info.query_mut()
             && let gst::QueryViewMut::Allocation(allocation) = query.view_mut()
         {
             allocation.add_allocation_meta::<VideoMeta>(None);
+            let size = allocation.get_owned().0.and_then(|caps| VideoInfo::from_caps(&caps).ok());
+            if let (Some(frames), Some(size)) = (frames, size) {
+                let size = u32::try_from(size.size()).unwrap_or(u32::MAX);
+                allocation.add_allocation_pool(None::<&gst::BufferPool>, size, frames, 0);
+            }
             return gst::PadProbeReturn::Handled;
         }
         gst::PadProbeReturn::Ok

@@ -158,7 +158,7 @@ impl Life {
     /// One connection, from building the pipeline to its end.
     fn run_once(&mut self) -> Result<End, CameraError> {
         let config = self.intake.config();
-        let parts = pipeline::build(&config.pipeline, &config.source)?;
+        let parts = pipeline::build(&config.pipeline, &config.source, config.decode)?;
         let connection = Arc::new(Connection::default());
         sink::attach(&self.intake, &connection, &parts);
         let _ = parts.pipeline.set_state(gst::State::Playing); // a failure is on the bus, in words
@@ -193,6 +193,9 @@ impl Life {
             let seen = connection.seen();
             if let Some(error) = seen.error {
                 return Err(error);
+            }
+            if let Some(cause) = parts.cause() {
+                return Err(cause);
             }
             // Again when the size changes in the stream, or the camera's clock becomes known.
             if seen.size.is_some() && (seen.size, seen.clock) != (said.size, said.clock) {
@@ -327,6 +330,7 @@ fn place(source: &Source) -> String {
         }
         Source::File { path, .. } => path.display().to_string(),
         Source::V4l2 { device } => device.display().to_string(),
+        Source::Csi { sensor, .. } => format!("CSI sensor {sensor}"),
         Source::Test { .. } => "test picture".to_owned(),
     }
 }

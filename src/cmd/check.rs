@@ -60,7 +60,7 @@ impl Problems {
 
 fn cameras(path: &Path, cameras: &[CameraConfig], problems: &mut Problems) {
     for camera in cameras {
-        for error in pipeline::check(&camera.pipeline, &camera.source) {
+        for error in pipeline::check(&camera.pipeline, &camera.source, camera.decode) {
             let failure = Failure::from(error);
             let text = format!("{}: camera[{}]: {}", path.display(), camera.id, failure.text);
             problems.add(Failure { text, ..failure });

@@ -4,6 +4,7 @@ mod bench;
 mod check;
 pub mod coco;
 mod detect;
+mod engine;
 mod probe;
 mod run;
 mod schema;
@@ -34,6 +35,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Check { config } => check::run(&config),
         Command::Probe(args) => probe::run(&args),
         Command::Detect(args) => detect::run(&args, &console),
+        Command::Engine(command) => engine::run(&command, &console),
         Command::Bench(args) => bench::run(&args, &console),
         Command::Schema { out } => schema::run(out.as_deref()),
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{DetectionsMode, MqttProtocol, Pace, Precision, Secret, Transport, units};
+use super::{Decode, DetectionsMode, MqttProtocol, Pace, Precision, Secret, Transport, units};
 
 /// The whole file.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -160,6 +160,7 @@ pub(super) struct FileCamera {
     pub latency: Duration,
     pub ca_file: Option<PathBuf>,
     pub tls_verify: bool,
+    pub decode: Decode,
     pub pipeline: Option<String>,
     pub fps_max: Option<f64>,
     pub priority: i64,
@@ -187,6 +188,7 @@ impl Default for FileCamera {
             latency: Duration::from_millis(200),
             ca_file: None,
             tls_verify: true,
+            decode: Decode::Auto,
             pipeline: None,
             fps_max: None,
             priority: 5,
@@ -211,5 +213,19 @@ pub(super) struct TestPicture {
 impl Default for TestPicture {
     fn default() -> Self {
         Self { size: (640, 480), fps: 10, pattern: "ball".to_owned() }
+    }
+}
+
+/// What is asked of a `csi://` camera, where its address does not say otherwise.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct CsiPicture {
+    pub sensor: u32,
+    pub size: (u32, u32),
+    pub fps: u32,
+}
+
+impl Default for CsiPicture {
+    fn default() -> Self {
+        Self { sensor: 0, size: (1920, 1080), fps: 30 }
     }
 }

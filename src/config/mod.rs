@@ -23,6 +23,7 @@ use crate::mask::RegionMask;
 pub use load::{Inspection, Problem, Problems, WHOLE_FILE, inspect, load, parse};
 pub use resolve::source::of_address as parse_source;
 pub use secret::Secret;
+pub use units::parse_size;
 
 /// The configuration of one process, checked and complete.
 #[derive(Clone, Debug, PartialEq)]
@@ -182,7 +183,9 @@ pub struct CameraConfig {
     pub enabled: bool,
     /// Where the video comes from.
     pub source: Source,
-    /// Pipeline description: a built-in name (`rtsp`, `file`, `v4l2`, `test`) or a file's path.
+    /// What decodes it. Without meaning where `pipeline` is a file.
+    pub decode: Decode,
+    /// Pipeline description: a built-in name (`rtsp`, `file`, `v4l2`, `csi`, `test`) or a file's path.
     pub pipeline: String,
     /// Most frames a second given to the model; `None` = all.
     pub fps_max: Option<f64>,
@@ -217,6 +220,15 @@ pub enum Source {
         /// Device node, such as `/dev/video0`.
         device: PathBuf,
     },
+    /// A camera on a Jetson's CSI connector.
+    Csi {
+        /// Number of the sensor, from 0.
+        sensor: u32,
+        /// Width and height in pixels.
+        size: (u32, u32),
+        /// Frames a second.
+        fps: u32,
+    },
     /// A moving test picture.
     Test {
         /// Width and height in pixels.
@@ -226,6 +238,20 @@ pub enum Source {
         /// `videotestsrc` pattern name.
         pattern: String,
     },
+}
+
+/// What decodes a camera's video, and so in which memory its frames lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Decode {
+    /// The GPU where the engine takes frames from its memory and a decoder for it is installed, else the CPU.
+    Auto,
+    /// The CPU, into host memory.
+    Software,
+    /// NVIDIA's decoder through GStreamer's own plug-in, into CUDA memory.
+    Cuda,
+    /// NVIDIA's decoder through the elements of JetPack or DeepStream, into NVMM surfaces.
+    Jetson,
 }
 
 /// An RTSP or RTSPS address and how to speak to it.

@@ -56,7 +56,8 @@ pub(super) fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D:
     deserializer.deserialize_str(Text { what, parse: parse_size })
 }
 
-fn parse_size(text: &str) -> Option<u64> {
+/// A size in bytes such as `256MiB`; `None` where the text is none.
+pub fn parse_size(text: &str) -> Option<u64> {
     let (digits, factor) =
         SIZE_UNITS.iter().find_map(|(unit, factor)| Some((text.strip_suffix(unit)?.trim_end(), *factor)))?;
     digits.parse::<u64>().ok()?.checked_mul(factor)

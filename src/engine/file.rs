@@ -2,6 +2,8 @@
 //!
 //! The format is told in the head of `engines/yolox-nano.toml`.
 
+mod tensorrt;
+
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,6 +18,7 @@ use super::manifest::{Channels, HeadChoice, InputSpec, Manifest, OutputSpec, Ran
 use crate::config::{Problem, Problems};
 use crate::letterbox::Fit;
 use crate::yolo::head::HeadKind;
+use tensorrt::TensorrtFile;
 
 /// Sides an input may have, in pixels.
 const SIDES: std::ops::RangeInclusive<u32> = 32..=8192;
@@ -40,6 +43,8 @@ struct ManifestFile {
     output: OutputFile,
     #[serde(default)]
     thresholds: ThresholdsFile,
+    #[serde(default)]
+    tensorrt: TensorrtFile,
 }
 
 #[derive(Deserialize, Default)]
@@ -125,10 +130,11 @@ pub(super) fn parse(
     let input = check.input(file.input);
     let output = check.output(file.output);
     let thresholds = check.thresholds(&file.thresholds);
+    let tensorrt = check.tensorrt(file.tensorrt, folder);
     if !check.problems.is_empty() {
         return Err(Problems(check.problems));
     }
-    Ok(Manifest { name, model, sha256, labels: Arc::new(labels), input, output, thresholds })
+    Ok(Manifest { name, model, sha256, labels: Arc::new(labels), input, output, thresholds, tensorrt })
 }
 
 /// An error of the TOML reader, with its line and what stands left of the equals sign there.

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use super::file;
+use super::stamp::Precision;
 use crate::config::Problems;
 use crate::letterbox::Fit;
 use crate::yolo::head::HeadKind;
@@ -30,6 +31,8 @@ pub struct Manifest {
     pub output: OutputSpec,
     /// Default thresholds.
     pub thresholds: Thresholds,
+    /// How a TensorRT engine is built.
+    pub tensorrt: TensorrtSpec,
 }
 
 /// How a picture becomes the input tensor (NCHW, float32 or float16 as the model says).
@@ -49,6 +52,22 @@ pub struct InputSpec {
     pub mean: [f32; 3],
     /// Divides each plane after `mean`; never 0.
     pub std: [f32; 3],
+}
+
+impl InputSpec {
+    /// For each plane of the tensor, in `channels` order: factor and constant from 0..255 to the tensor's value.
+    pub fn values(&self) -> [[f32; 2]; 3] {
+        let unit = match self.range {
+            Range::Byte => 1.0,
+            Range::Unit => 1.0 / 255.0,
+        };
+        [0, 1, 2].map(|plane: usize| [unit / self.std[plane], -self.mean[plane] / self.std[plane]])
+    }
+
+    /// The padding's value in each plane of the tensor, in `channels` order.
+    pub fn pad_values(&self) -> [f32; 3] {
+        self.values().map(|[factor, constant]| f32::from(self.pad) * factor + constant)
+    }
 }
 
 /// Range of a pixel value.
@@ -101,6 +120,25 @@ pub struct Thresholds {
     pub max_candidates: usize,
     /// Most boxes a frame after NMS.
     pub max_detections: usize,
+}
+
+/// How a TensorRT engine is built of the model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TensorrtSpec {
+    /// How it computes.
+    pub precision: Precision,
+    /// Most bytes of GPU memory that a layer may use while it runs; `None`: as the builder likes.
+    pub workspace: Option<u64>,
+    /// Least, best and most frames a call, for models whose batch is dynamic; `None`: the configured batch alone.
+    pub batches: Option<[usize; 3]>,
+    /// Plug-in libraries, relative paths resolved against the manifest's folder.
+    pub plugins: Vec<PathBuf>,
+    /// The deep-learning accelerator (Jetson) that runs what it can, the GPU the rest.
+    pub dla_core: Option<u32>,
+    /// Weights that are sparse in the pattern of two in four are used so.
+    pub sparse: bool,
+    /// What INT8 is calibrated with: frames of `watchpost engine calibrate`, or a table of TensorRT's own.
+    pub calibration: Option<PathBuf>,
 }
 
 /// Most bytes of a manifest, and of a `labels_file`.

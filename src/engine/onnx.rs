@@ -2,6 +2,8 @@
 //!
 //! The runtime's own words about a download that broke off, or a page saved under a model's name, help nobody.
 
+pub mod graph;
+
 use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::Path;

@@ -32,8 +32,8 @@ impl Head {
     ) -> Result<(), HeadError> {
         out.boxes.clear();
         out.dropped = 0;
-        out.final_boxes = !matches!(self.layout, Layout::Yolov5(_) | Layout::Yolov8(_) | Layout::Yolox(_));
-        let scores = Scores::new(self.logits, confidence);
+        out.final_boxes = self.final_boxes();
+        let scores = Scores::new(self.reads_logits(), confidence);
         let mut sink = Sink::new(letterbox, max_candidates, out);
         let tensors = Tensors { outputs, lane };
         let read = match self.layout {
@@ -49,12 +49,9 @@ impl Head {
                 let selected = Selected { count: None, boxes, scores: values, classes };
                 self.selected(&tensors, &selected, &scores, &mut sink)
             }
-            Layout::DetrRaw { logits, boxes } => {
-                let scores = Scores::new(true, confidence);
-                self.queries(&tensors, logits, boxes, &scores, &mut sink)
-            }
+            Layout::DetrRaw { logits, boxes } => self.queries(&tensors, logits, boxes, &scores, &mut sink),
         };
-        sink.finish();
+        out.keep_best(max_candidates);
         if read.is_err() {
             out.boxes.clear();
             out.dropped = 0;
@@ -187,10 +184,7 @@ impl Head {
         }
         let class = class.round();
         if class >= self.classes as f64 {
-            return Err(HeadError::Manifest(format!(
-                "the model reports class {class} but the manifest has {} labels: give the labels it was trained with",
-                self.classes
-            )));
+            return Err(unlabelled(class, self.classes));
         }
         sink.offer(Candidate { rect, score, class: class as u32 });
         Ok(())
@@ -247,16 +241,23 @@ struct Selected {
     classes: usize,
 }
 
+/// A model that selects boxes itself has a class that the manifest has no label for.
+pub(crate) fn unlabelled(class: f64, labels: usize) -> HeadError {
+    HeadError::Manifest(format!(
+        "the model reports class {class} but the manifest has {labels} labels: give the labels it was trained with"
+    ))
+}
+
 /// How raw scores compare with the threshold.
-struct Scores {
-    logits: bool,
-    confidence: f32,
+pub(crate) struct Scores {
+    pub(crate) logits: bool,
+    pub(crate) confidence: f32,
     /// Raw scores below cannot pass.
-    floor: f32,
+    pub(crate) floor: f32,
 }
 
 impl Scores {
-    fn new(logits: bool, confidence: f32) -> Self {
+    pub(crate) fn new(logits: bool, confidence: f32) -> Self {
         let floor = if confidence <= 0.0 {
             f32::NEG_INFINITY
         } else if logits {
@@ -336,20 +337,8 @@ impl<'a> Sink<'a> {
         }
         self.out.boxes.push(candidate);
         if self.out.boxes.len() >= self.limit.saturating_mul(2) {
-            self.finish();
+            self.out.keep_best(self.limit);
         }
-    }
-
-    /// Cuts down to the limit.
-    fn finish(&mut self) {
-        let boxes = &mut self.out.boxes;
-        if boxes.len() <= self.limit {
-            return;
-        }
-        let over = boxes.len() - self.limit;
-        boxes.select_nth_unstable_by(self.limit, Candidate::rank);
-        boxes.truncate(self.limit);
-        self.out.dropped = self.out.dropped.saturating_add(over as u32);
     }
 }
 

@@ -68,7 +68,7 @@ pub enum HeadError {
 }
 
 /// Strides of the grid of an anchor-free head, in input pixels.
-const STRIDES: [u32; 3] = [8, 16, 32];
+pub(crate) const STRIDES: [u32; 3] = [8, 16, 32];
 /// Stride that the "P6" models add.
 const STRIDE_P6: u32 = 64;
 /// Boxes a cell of an anchor-based head (YOLOv5, YOLOv7).
@@ -79,19 +79,19 @@ const SIZE_INPUT: &str = "orig_target_sizes";
 /// How a model's outputs are read: resolved once, then the same for every batch.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Head {
-    pub(super) layout: Layout,
-    /// Class scores (and objectness) are logits.
+    pub(crate) layout: Layout,
+    /// Class scores (and objectness) are logits, as the manifest says; see [`Head::reads_logits`].
     pub(super) logits: bool,
     /// Classes, as many as labels.
-    pub(super) classes: usize,
+    pub(crate) classes: usize,
     /// Width and height of the input in pixels.
-    pub(super) input: (u32, u32),
+    pub(crate) input: (u32, u32),
     size_input: Option<usize>,
 }
 
 /// The layout and the outputs (by their number) that carry it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Layout {
+pub(crate) enum Layout {
     /// One tensor: [`HeadKind::Yolov5`], [`HeadKind::Yolov8`], [`HeadKind::Yolox`] or [`HeadKind::EndToEnd`].
     Yolov5(usize),
     Yolov8(usize),
@@ -169,6 +169,16 @@ impl Head {
         self.size_input
     }
 
+    /// Whether raw scores are logits: a DETR as trained has nothing else.
+    pub(crate) fn reads_logits(&self) -> bool {
+        self.logits || matches!(self.layout, Layout::DetrRaw { .. })
+    }
+
+    /// Whether the model has suppressed duplicates itself.
+    pub(crate) fn final_boxes(&self) -> bool {
+        !matches!(self.layout, Layout::Yolov5(_) | Layout::Yolov8(_) | Layout::Yolox(_))
+    }
+
     /// The grid cell (x, y) and stride of box `index` of a raw grid; `None` beyond the last.
     pub(super) fn cell(&self, index: usize) -> Option<(f32, f32, f32)> {
         let mut index = index;
@@ -189,7 +199,7 @@ fn cells(input: (u32, u32), stride: u32) -> usize {
 }
 
 /// Boxes of an anchor-free head: one a cell.
-pub(super) fn grid_boxes(input: (u32, u32)) -> usize {
+pub(crate) fn grid_boxes(input: (u32, u32)) -> usize {
     STRIDES.iter().fold(0, |sum: usize, stride| sum.saturating_add(cells(input, *stride)))
 }
 

@@ -10,6 +10,7 @@ use std::cmp::Ordering;
 
 use crate::letterbox::Rect;
 
+pub(crate) use decode::{Scores, unlabelled};
 pub use tensor::{TensorData, TensorSpec, TensorView};
 
 /// A box over the confidence threshold, in input pixels.
@@ -42,6 +43,18 @@ pub struct Candidates {
     pub final_boxes: bool,
     /// Boxes over the threshold that did not fit.
     pub dropped: u32,
+}
+
+impl Candidates {
+    /// Cuts down to the best `limit` and counts the rest as dropped.
+    pub(crate) fn keep_best(&mut self, limit: usize) {
+        let over = self.boxes.len().saturating_sub(limit);
+        if over > 0 {
+            self.boxes.select_nth_unstable_by(limit, Candidate::rank);
+            self.boxes.truncate(limit);
+            self.dropped = self.dropped.saturating_add(over as u32);
+        }
+    }
 }
 
 /// A box that is left after NMS, where it lies in the source.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, bounded};
 use watchpost::camera::{self, Camera};
-use watchpost::config::{CameraConfig, DetectionsMode, Pace, Source};
+use watchpost::config::{CameraConfig, Decode, DetectionsMode, Pace, Source};
 use watchpost::event::CameraStatus;
 use watchpost::frame::{CameraId, Frame, Image};
 use watchpost::health::Board;
@@ -41,6 +41,7 @@ impl Rig {
             id: id.clone(),
             enabled: true,
             source: Source::File { path, pace, repeat: pace == Pace::Realtime },
+            decode: Decode::Auto,
             pipeline: "file".to_owned(),
             fps_max: None,
             priority: 5,

@@ -123,10 +123,7 @@ fn minimal_config_has_the_documented_defaults() {
     assert_eq!(hash(""), "e3b0c44298fc");
 }
 
-#[test]
-fn everything_that_can_be_given_is_taken() {
-    let folder = Folder::new();
-    let text = r#"
+const EVERYTHING: &str = r#"
 state_dir = "state"
 [engine]
 manifest = "m.toml"
@@ -170,8 +167,17 @@ id = "e"
 url = "rtsp://cam"
 user = "u"
 password_env = "CAMERA_PASSWORD"
+decode = "cuda"
+[[camera]]
+id = "f"
+url = "csi://1?fps=15"
+decode = "jetson"
 "#;
-    let config = folder.parse(text).unwrap();
+
+#[test]
+fn everything_that_can_be_given_is_taken() {
+    let folder = Folder::new();
+    let config = folder.parse(EVERYTHING).unwrap();
     assert_eq!(config.node, "box");
     assert_eq!(config.state_dir, folder.path("state"));
     assert_eq!(config.engine.openvino.precision, Precision::Bf16);
@@ -190,6 +196,9 @@ password_env = "CAMERA_PASSWORD"
     assert_eq!(*sources[1], file(PathBuf::from("/srv/a b.mp4"), Pace::Fast, true));
     assert_eq!(*sources[2], file(folder.path("clips/x.mp4"), Pace::Realtime, false));
     assert_eq!(*sources[3], Source::V4l2 { device: PathBuf::from("/dev/video0") });
+    assert_eq!(*sources[5], Source::Csi { sensor: 1, size: (1920, 1080), fps: 15 });
+    let decode: Vec<Decode> = config.cameras.iter().map(|camera| camera.decode).collect();
+    assert_eq!(decode[3..], [Decode::Auto, Decode::Cuda, Decode::Jetson]);
     let debug = format!("{config:?}");
     assert!(!debug.contains("hunter2") && !debug.contains("p/w") && !debug.contains("p%2F"), "{debug}");
 }
@@ -280,6 +289,11 @@ const WRONG: &[(&str, &str, usize, &str, &str)] = &[
     ("camera", "mask = [[0,0],[1,1],[1,0]]", 8, "camera[gate].mask", "polygons"),
     ("camera", "mask = [[{x=1}]]", 8, "camera[gate].mask", "polygons"),
     ("test", "transport = \"udp\"", 11, "camera[yard].transport", "not for test:// cameras"),
+    ("camera", "decode = \"gpu\"", 8, "camera[gate].decode", "\"cuda\""),
+    ("camera", "decode = \"cuda\"\npipeline = \"own.pipeline\"", 8, "camera[gate].decode", "remove one of the two"),
+    ("camera", "pipeline = \"csi\"", 8, "camera[gate].pipeline", "not for rtsp:// cameras"),
+    ("test", "decode = \"cuda\"", 11, "camera[yard].decode", "test:// cameras cannot be decoded that way"),
+    ("test", "decode = \"jetson\"", 11, "camera[yard].decode", "give \"software\""),
     ("test", "user = \"u\"", 11, "camera[yard].user", "this is for rtsp:// cameras and rtsps:// cameras"),
 ];
 
@@ -333,6 +347,11 @@ const REPLACED: &[(&str, &str, usize, &str, &str)] = &[
     ("test://", "test://?fps=0", 11, "camera[yard].url", "from 1 to 240"),
     ("test://", "test://?pattern=cube", 11, "camera[yard].url", "smpte"),
     ("test://", "test://?rate=5", 11, "camera[yard].url", "write test://?size"),
+    ("test://", "csi://front", 11, "camera[yard].url", "write csi://0?size"),
+    ("test://", "csi://16", 11, "camera[yard].url", "write csi://0?size"),
+    ("test://", "csi://0?size=9x9", 11, "camera[yard].url", "16 to 8192 pixels"),
+    ("test://", "csi://?fps=0", 11, "camera[yard].url", "from 1 to 240"),
+    ("test://\"", "csi://0\"\ndecode = \"cuda\"", 12, "camera[yard].decode", "csi:// cameras cannot be decoded that way"),
     ("test://", "v4l2://video0", 11, "camera[yard].url", "v4l2:///dev/video0"),
     ("test://", "file://x.mp4", 11, "camera[yard].url", "file:///srv/video.mp4"),
 ];

@@ -9,12 +9,12 @@ use super::{Origin, Resolver, polygon};
 use crate::config::file::FileCamera;
 use crate::config::load::files;
 use crate::config::report::{NAME_BYTES_MAX, Section, is_topic_level};
-use crate::config::{CameraConfig, RtspSource, Source};
+use crate::config::{CameraConfig, Decode, RtspSource, Source};
 use crate::frame::CameraId;
 use crate::mask::RegionMask;
 
 /// Names of the pipeline descriptions that are part of the program.
-const PIPELINES: [&str; 4] = ["rtsp", "file", "v4l2", "test"];
+const PIPELINES: [&str; 5] = ["rtsp", "file", "v4l2", "csi", "test"];
 /// Highest rate that may be asked for, a second.
 const HZ_MAX: f64 = 1000.0;
 /// Longest jitter buffer.
@@ -46,6 +46,7 @@ impl Resolver<'_> {
         let scheme = self.scheme(section, file);
         let source = scheme.and_then(|(scheme, rest)| self.source(section, file, scheme, rest));
         let pipeline = scheme.and_then(|(scheme, _)| self.pipeline(section, file, scheme));
+        let decode = scheme.and_then(|(scheme, _)| self.decode(section, file, scheme));
         let fps_max = file.fps_max.and_then(|value| self.rate(section, "fps_max", value));
         let hz_max = file.detections_hz_max.and_then(|value| self.rate(section, "detections_hz_max", value));
         let priority = self.count(section, "priority", file.priority, 1..=10);
@@ -55,6 +56,7 @@ impl Resolver<'_> {
             id: id?,
             enabled: file.enabled,
             source: source?,
+            decode: decode?,
             pipeline: pipeline?,
             fps_max,
             priority: u8::try_from(priority?).ok()?,
@@ -110,6 +112,7 @@ impl Resolver<'_> {
                 repeat: file.repeat,
             }),
             Scheme::V4l2 => source::device(rest).map(|device| Source::V4l2 { device }),
+            Scheme::Csi => source::csi(rest).map(|p| Source::Csi { sensor: p.sensor, size: p.size, fps: p.fps }),
             Scheme::Test => {
                 source::test(rest).map(|p| Source::Test { size: p.size, fps: p.fps, pattern: p.pattern })
             }
@@ -172,6 +175,24 @@ impl Resolver<'_> {
             self.report.at(section, "pipeline", "its path is not UTF-8: move the file");
         }
         text
+    }
+
+    fn decode(&mut self, section: &Section<'_>, file: &FileCamera, scheme: Scheme) -> Option<Decode> {
+        if section.given("decode") && file.pipeline.as_deref().is_some_and(|p| !PIPELINES.contains(&p)) {
+            let text = "the description named by pipeline says how to decode: remove one of the two";
+            self.report.at(section, "decode", text);
+            return None;
+        }
+        let fits = match file.decode {
+            Decode::Auto | Decode::Software => true,
+            Decode::Cuda => matches!(scheme, Scheme::Rtsp | Scheme::Rtsps | Scheme::File),
+            Decode::Jetson => scheme != Scheme::Test,
+        };
+        if !fits {
+            let text = format!("{} cannot be decoded that way: give \"software\" or remove it", scheme.cameras());
+            self.report.at(section, "decode", text);
+        }
+        fits.then_some(file.decode)
     }
 
     fn rate(&mut self, section: &Section<'_>, key: &str, value: f64) -> Option<f64> {

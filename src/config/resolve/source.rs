@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::address::{Address, percent_decoded};
-use crate::config::file::{FileCamera, TestPicture};
+use crate::config::file::{CsiPicture, FileCamera, TestPicture};
 use crate::config::{RtspSource, Source};
 
 /// Patterns of `videotestsrc`.
@@ -35,10 +35,12 @@ const PATTERNS: [&str; 26] = [
     "colors",
     "smpte-rp-219",
 ];
-/// Width or height of a test picture, in pixels.
+/// Width or height that is asked for, in pixels.
 const SIDE_PIXELS: std::ops::RangeInclusive<u32> = 16..=8192;
-/// Frames a second of a test picture.
-const TEST_FPS: std::ops::RangeInclusive<u32> = 1..=240;
+/// Highest number of a CSI sensor.
+const SENSOR_MAX: u32 = 15;
+/// Frames a second that are asked for.
+const FPS: std::ops::RangeInclusive<u32> = 1..=240;
 
 /// What kind of address a camera has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +49,7 @@ pub(super) enum Scheme {
     Rtsps,
     File,
     V4l2,
+    Csi,
     Test,
 }
 
@@ -57,6 +60,7 @@ impl Scheme {
             Self::Rtsp | Self::Rtsps => "rtsp",
             Self::File => "file",
             Self::V4l2 => "v4l2",
+            Self::Csi => "csi",
             Self::Test => "test",
         }
     }
@@ -68,6 +72,7 @@ impl Scheme {
             Self::Rtsps => "rtsps:// cameras",
             Self::File => "files",
             Self::V4l2 => "v4l2:// cameras",
+            Self::Csi => "csi:// cameras",
             Self::Test => "test:// cameras",
         }
     }
@@ -78,6 +83,7 @@ impl Scheme {
             "rtsps" => Some(Self::Rtsps),
             "file" => Some(Self::File),
             "v4l2" => Some(Self::V4l2),
+            "csi" => Some(Self::Csi),
             "test" => Some(Self::Test),
             _ => None,
         }
@@ -90,7 +96,7 @@ impl Scheme {
 ///
 /// One sentence that names the kinds there are.
 pub(super) fn scheme(url: &str) -> Result<(Scheme, &str), String> {
-    let unknown = "give rtsp://, rtsps://, file:///, v4l2:///dev/… or test://, or the path of a file";
+    let unknown = "give rtsp://, rtsps://, file:///, v4l2:///dev/…, csi:// or test://, or the path of a file";
     if url.is_empty() || url.chars().any(char::is_control) {
         return Err(unknown.to_owned());
     }
@@ -158,18 +164,8 @@ pub(super) fn test(rest: &str) -> Result<TestPicture, String> {
     };
     for pair in query.split('&') {
         match pair.split_once('=').ok_or(shape)? {
-            ("size", size) => {
-                let sides = size.split_once('x').and_then(|(w, h)| Some((w.parse().ok()?, h.parse().ok()?)));
-                picture.size =
-                    sides.filter(|(w, h)| SIDE_PIXELS.contains(w) && SIDE_PIXELS.contains(h)).ok_or_else(|| {
-                        format!("size: give WIDTHxHEIGHT, {} to {} pixels", SIDE_PIXELS.start(), SIDE_PIXELS.end())
-                    })?;
-            }
-            ("fps", fps) => {
-                picture.fps = fps.parse().ok().filter(|fps| TEST_FPS.contains(fps)).ok_or_else(|| {
-                    format!("fps: give a whole number from {} to {}", TEST_FPS.start(), TEST_FPS.end())
-                })?;
-            }
+            ("size", text) => picture.size = size(text)?,
+            ("fps", text) => picture.fps = fps(text)?,
             ("pattern", name) => {
                 let known = PATTERNS.iter().find(|known| **known == name);
                 picture.pattern =
@@ -179,6 +175,42 @@ pub(super) fn test(rest: &str) -> Result<TestPicture, String> {
         }
     }
     Ok(picture)
+}
+
+/// The sensor that follows `csi://`, and what is asked of it.
+///
+/// # Errors
+///
+/// One sentence that says what is wrong.
+pub(super) fn csi(rest: &str) -> Result<CsiPicture, String> {
+    let shape = "write csi://0?size=1920x1080&fps=30, or less of it";
+    let (sensor, query) = match rest.split_once('?') {
+        Some((sensor, query)) => (sensor, Some(query)),
+        None => (rest, None),
+    };
+    let sensor =
+        if sensor.is_empty() { 0 } else { sensor.parse().ok().filter(|n| *n <= SENSOR_MAX).ok_or(shape)? };
+    let mut picture = CsiPicture { sensor, ..CsiPicture::default() };
+    for pair in query.into_iter().flat_map(|query| query.split('&')) {
+        match pair.split_once('=').ok_or(shape)? {
+            ("size", text) => picture.size = size(text)?,
+            ("fps", text) => picture.fps = fps(text)?,
+            _ => return Err(shape.to_owned()),
+        }
+    }
+    Ok(picture)
+}
+
+fn size(text: &str) -> Result<(u32, u32), String> {
+    let sides = text.split_once('x').and_then(|(w, h)| Some((w.parse().ok()?, h.parse().ok()?)));
+    sides
+        .filter(|(w, h)| SIDE_PIXELS.contains(w) && SIDE_PIXELS.contains(h))
+        .ok_or_else(|| format!("size: give WIDTHxHEIGHT, {} to {} pixels", SIDE_PIXELS.start(), SIDE_PIXELS.end()))
+}
+
+fn fps(text: &str) -> Result<u32, String> {
+    let fps = text.parse().ok().filter(|fps| FPS.contains(fps));
+    fps.ok_or_else(|| format!("fps: give a whole number from {} to {}", FPS.start(), FPS.end()))
 }
 
 /// The built-in description and the source that an address alone names, everything else at its default.
@@ -206,6 +238,10 @@ pub fn of_address(url: &str, folder: &Path) -> Result<(String, Source), String> 
             Source::File { path: file(url, rest, folder)?, pace: defaults.pace, repeat: defaults.repeat }
         }
         Scheme::V4l2 => Source::V4l2 { device: device(rest)? },
+        Scheme::Csi => {
+            let picture = csi(rest)?;
+            Source::Csi { sensor: picture.sensor, size: picture.size, fps: picture.fps }
+        }
         Scheme::Test => {
             let picture = test(rest)?;
             Source::Test { size: picture.size, fps: picture.fps, pattern: picture.pattern }

@@ -38,6 +38,15 @@ fn defaults_are_those_of_a_common_yolo_export() {
         input,
         output: OutputSpec { head: HeadChoice::Auto, logits: false },
         thresholds: Thresholds { confidence: 0.3, nms: 0.45, max_candidates: 1000, max_detections: 300 },
+        tensorrt: TensorrtSpec {
+            precision: Precision::Fp16,
+            workspace: None,
+            batches: None,
+            plugins: Vec::new(),
+            dla_core: None,
+            sparse: false,
+            calibration: None,
+        },
     };
     assert_eq!(manifest, expected);
 }
@@ -69,6 +78,40 @@ fn every_setting_is_read() {
     assert_eq!(manifest.output, OutputSpec { head: HeadChoice::Named(HeadKind::EfficientNms), logits: true });
     let thresholds = Thresholds { confidence: 0.5, nms: 1.0, max_candidates: 10, max_detections: 5 };
     assert_eq!(manifest.thresholds, thresholds);
+}
+
+#[test]
+fn how_an_engine_is_built_is_read() {
+    let text = "[tensorrt]\nprecision = \"int8\"\nworkspace = \"2GiB\"\nbatches = [1, 8, 16]\n\
+                plugins = [\"libmy.so\", \"/opt/other.so\"]\ndla_core = 1\nsparse = true\ncalibration = \"m.frames\"\n";
+    let read = parse(&format!("{LEAST}{text}")).expect("a manifest").tensorrt;
+    let expected = TensorrtSpec {
+        precision: Precision::Int8,
+        workspace: Some(2 << 30),
+        batches: Some([1, 8, 16]),
+        plugins: vec![PathBuf::from("/etc/libmy.so"), PathBuf::from("/opt/other.so")],
+        dla_core: Some(1),
+        sparse: true,
+        calibration: Some(PathBuf::from("/etc/m.frames")),
+    };
+    assert_eq!(read, expected);
+    let many = (0..17).map(|i| format!("\"{i}.so\"")).collect::<Vec<_>>().join(",");
+    for (extra, start, part) in [
+        ("precision = \"bf16\"", "line 5: precision: ", "`fp16`"),
+        ("workspace = \"2\"", "line 5: tensorrt.workspace: is no size", "\"1GiB\""),
+        ("workspace = \"0MiB\"", "line 5: tensorrt.workspace: is no size", ""),
+        ("batches = [1, 8]", "line 5: batches: ", ""),
+        ("batches = [8, 4, 16]", "line 5: tensorrt.batches: is no row", "rising, from 1 to 256"),
+        ("batches = [0, 4, 16]", "line 5: tensorrt.batches: is no row", ""),
+        ("batches = [1, 4, 257]", "line 5: tensorrt.batches: is no row", ""),
+        ("dla_core = 2", "line 5: tensorrt.dla_core: is no accelerator: give 0 or 1", ""),
+        ("dla_core = 0\nprecision = \"fp32\"", "line 5: tensorrt.dla_core: computes in fp16 or int8 only", ""),
+        (&format!("plugins = [{many}]"), "line 5: tensorrt.plugins: is too long: give at most 16", ""),
+        ("colour = 1", "line 5: colour: unknown field", "`calibration`"),
+    ] {
+        let told = problems(&format!("{LEAST}[tensorrt]\n{extra}\n"));
+        assert!(told.starts_with(start) && told.contains(part) && told.lines().count() == 1, "{told}");
+    }
 }
 
 #[test]
@@ -174,13 +217,24 @@ fn manifests_of_this_project_are_valid() {
 #[test]
 fn commented_settings_of_the_documented_manifest_are_the_defaults() {
     let text = include_str!("../../../engines/yolox-nano.toml");
-    let optional = ["pad =", "mean =", "std =", "logits =", "confidence =", "nms =", "max_"];
+    let optional = [
+        "pad =",
+        "mean =",
+        "std =",
+        "logits =",
+        "confidence =",
+        "nms =",
+        "max_",
+        "precision =",
+        "plugins =",
+        "sparse =",
+    ];
     let uncommented = |line: &'static str| match line.strip_prefix("# ") {
         Some(setting) if optional.iter().any(|key| setting.starts_with(key)) => setting,
         _ => line,
     };
     let lines: Vec<&str> = text.lines().map(uncommented).collect();
-    assert_eq!(lines.iter().filter(|line| !line.starts_with('#') && line.contains('=')).count(), 8 + 8);
+    assert_eq!(lines.iter().filter(|line| !line.starts_with('#') && line.contains('=')).count(), 8 + 11);
     let shown = parse(&lines.join("\n")).expect("every setting uncommented");
     assert_eq!(shown, parse(text).expect("the file as it is"));
 }

@@ -1,0 +1,103 @@
+use super::Host;
+use super::support::{drawn, input, noise, spans};
+use crate::frame::{PixelFormat, SystemImage};
+use crate::gpu::letterbox::{InputFormat, LaneEntry, LetterboxArgs, mask_bits};
+use crate::gpu::motion::{CELLS, GRID, MotionArgs};
+use crate::letterbox::{Fit, Letterbox};
+use crate::mask::Span;
+
+/// What the kernel must leave alone.
+const UNTOUCHED: u8 = 0xA5;
+
+/// Draws one frame into the second of three lanes; the other two stay unused.
+fn check(host: &Host, image: &SystemImage, format: &InputFormat, spans: &[Span]) {
+    let letterbox = Letterbox::new((image.width, image.height), format.size, format.spec.fit);
+    let expected = drawn(image, &letterbox, format, spans);
+    let planes = [0, 1, 2].map(|plane| match image.planes.plane(plane) {
+        [] => 0,
+        bytes => host.allow(bytes),
+    });
+    let bits = mask_bits(spans, format.size);
+    let mask = if spans.is_empty() { 0 } else { host.allow(&bits) };
+    let entry = LaneEntry::new(planes, image.strides, image.format, image.colour, &letterbox, mask);
+    let table = [LaneEntry::unused(), entry, LaneEntry::unused()];
+    let bytes = format.bytes(1);
+    // Aligned to 8, as the device's memory is to 256.
+    let mut out = vec![u64::from_ne_bytes([UNTOUCHED; 8]); (3 * bytes).div_ceil(8) + 4];
+    host.letterbox(&LetterboxArgs::new(format, table.as_ptr() as u64, out.as_mut_ptr() as u64), 3);
+
+    let out: Vec<u8> = out.iter().flat_map(|word| word.to_ne_bytes()).collect();
+    let others = out[..bytes].iter().chain(&out[2 * bytes..]);
+    assert!(others.copied().all(|byte| byte == UNTOUCHED), "other lanes and what lies behind are left alone");
+    let written = &out[bytes..2 * bytes];
+    for (at, expected) in expected.into_iter().enumerate() {
+        let said = || format!("value {at} of {format:?} from {letterbox:?} {:?}", image.format);
+        if format.half {
+            let got = u16::from_ne_bytes([written[2 * at], written[2 * at + 1]]);
+            assert_eq!(got, host.to_half(expected), "{}", said());
+        } else {
+            let got = f32::from_ne_bytes([
+                written[4 * at],
+                written[4 * at + 1],
+                written[4 * at + 2],
+                written[4 * at + 3],
+            ]);
+            assert_eq!(got, expected, "{}", said());
+        }
+    }
+}
+
+#[test]
+fn the_kernel_writes_what_the_host_writes_bit_for_bit() {
+    let mut rng = fastrand::Rng::with_seed(5);
+    for round in 0..150 {
+        let host = Host::get();
+        let mut side = |most: u32| if rng.u8(..8) == 0 { 1 + rng.u32(..3) } else { 1 + rng.u32(..most) };
+        let (source, size) = ((side(300), side(300)), (side(300), side(100)));
+        let image_format = if round % 2 == 0 { PixelFormat::Nv12 } else { PixelFormat::I420 };
+        let image = noise(&mut rng, source, image_format);
+        let (format, spans) = (input(&mut rng, size), spans(&mut rng, size));
+        check(&host, &image, &format, &spans);
+    }
+}
+
+#[test]
+fn the_sizes_of_real_cameras_and_models() {
+    let mut rng = fastrand::Rng::with_seed(6);
+    // 576 and 768 rows have weights that lie on ties between two steps.
+    for (source, size) in [((1920, 1080), (640, 640)), ((704, 576), (768, 768)), ((1280, 720), (416, 416))] {
+        let host = Host::get();
+        let image = noise(&mut rng, source, PixelFormat::Nv12);
+        let format = input(&mut rng, size);
+        let spans = spans(&mut rng, size);
+        check(&host, &image, &format, &spans);
+    }
+}
+
+#[test]
+fn luma_cells_are_means_of_the_source() {
+    let mut rng = fastrand::Rng::with_seed(7);
+    for size in [(640, 360), (1, 1), (63, 37), (200, 35), (1921, 1083)] {
+        let host = Host::get();
+        let image = noise(&mut rng, size, PixelFormat::I420);
+        let letterbox = Letterbox::new(size, (64, 64), Fit::Centre);
+        let planes = [0, 1, 2].map(|plane| host.allow(image.planes.plane(plane)));
+        let entry = LaneEntry::new(planes, image.strides, image.format, image.colour, &letterbox, 0);
+        let table = [entry, LaneEntry::unused()];
+        let mut out = vec![UNTOUCHED; 2 * CELLS];
+        let args = MotionArgs { lanes: table.as_ptr() as u64, out: out.as_mut_ptr() as u64 };
+        host.luma_cells(&args, 2);
+        assert!(out[CELLS..].iter().all(|byte| *byte == UNTOUCHED), "the unused lane is left alone");
+        for (cell, mean) in out.into_iter().take(CELLS).enumerate() {
+            let range = |at: usize, cells: usize, length: u32| {
+                let from = at * length as usize / cells;
+                from..((at + 1) * length as usize / cells).max(from + 1)
+            };
+            let (columns, rows) = (range(cell % GRID.0, GRID.0, size.0), range(cell / GRID.0, GRID.1, size.1));
+            let pixels = columns.len() * rows.len();
+            let row = |y: usize| &image.planes.plane(0)[y * image.strides[0]..][columns.clone()];
+            let sum: usize = rows.flat_map(row).map(|luma| usize::from(*luma)).sum();
+            assert_eq!(usize::from(mean), (sum + pixels / 2) / pixels, "cell {cell} of {size:?}");
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! TensorRT: opens the library that is there, loads engines and runs them, builds engines from ONNX.
+//!
+//! [`Library::open`] finds libnvinfer or libtensorrt_rtx and the slice of `tensorrt-sys` for its version;
+//! [`Engine`] and [`Context`] run, [`build`] and [`unsupported`] are for `watchpost engine`. All of it wants the GPU
+//! bound on the calling thread (`Device::bind`), but for TensorRT-RTX, which builds without one.
+#![allow(unsafe_code, reason = "calls of a C ABI, each with its reason")]
+
+mod builder;
+mod library;
+mod log;
+mod nodes;
+mod run;
+
+use std::fmt;
+use std::path::PathBuf;
+
+pub use builder::{build, unsupported};
+pub use library::Library;
+pub use run::{Context, Engine};
+
+/// Why TensorRT does not do it. Each is a sentence with the next step.
+#[derive(Debug, thiserror::Error)]
+pub enum TrtError {
+    /// No library, none that fits, or no GPU.
+    #[error("{0}")]
+    Unavailable(String),
+    /// This engine file does not fit this TensorRT or this GPU, or is no engine.
+    #[error("{0}")]
+    Engine(String),
+    /// The ONNX file is broken, or has something that TensorRT cannot run.
+    #[error("{0}")]
+    Model(String),
+    /// Anything else that went wrong while building or running.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// Of a library.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[allow(missing_docs, reason = "the four numbers of a version")]
+pub struct TrtVersion {
+    pub major: u32,
+    pub minor: u32,
+    pub patch: u32,
+    /// 0 where the library does not tell (TensorRT 8).
+    pub build: u32,
+}
+
+impl fmt::Display for TrtVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.major, self.minor, self.patch)?;
+        if self.build > 0 { write!(f, ".{}", self.build) } else { Ok(()) }
+    }
+}
+
+/// What a tensor is made of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum Element {
+    F32,
+    F16,
+    I8,
+    I32,
+    I64,
+    Bool,
+    U8,
+    /// One that watchpost does not read: FP8, BF16, four bits.
+    Other,
+}
+
+impl Element {
+    /// Bytes of one; 0 for [`Element::Other`].
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::F32 | Self::I32 => 4,
+            Self::F16 => 2,
+            Self::I64 => 8,
+            Self::I8 | Self::Bool | Self::U8 => 1,
+            Self::Other => 0,
+        }
+    }
+
+    /// Of an `nvinfer1::DataType`.
+    fn from_data_type(number: i32) -> Self {
+        match number {
+            0 => Self::F32,
+            1 => Self::F16,
+            2 => Self::I8,
+            3 => Self::I32,
+            4 => Self::Bool,
+            5 => Self::U8,
+            8 => Self::I64,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// An input or output of an engine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IoTensor {
+    /// As the model names it.
+    pub name: String,
+    /// An input, not an output.
+    pub input: bool,
+    /// `None`: varies, see [`Context::set_shape`].
+    pub shape: Vec<Option<usize>>,
+    /// What the buffer holds.
+    pub element: Element,
+}
+
+/// What an engine computes in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Precision {
+    /// 32-bit floats (TF32 in the tensor cores, which is TensorRT's own default).
+    #[default]
+    F32,
+    /// 16-bit floats where they are faster.
+    F16,
+    /// 8-bit integers where the calibration or the model's Q/DQ nodes allow, else 16-bit floats.
+    Int8,
+}
+
+/// How to build. TensorRT 11 and RTX take the precision from the model: there `precision` and `half_io` say nothing.
+#[derive(Clone, Debug, Default)]
+pub struct BuildOptions {
+    /// What to compute in.
+    pub precision: Precision,
+    /// Most scratch memory of one layer. `None`: TensorRT's own limit, the whole GPU.
+    pub workspace_bytes: Option<u64>,
+    /// Smallest, usual and largest shape of each input whose shape varies.
+    pub profile: Vec<(String, [Vec<usize>; 3])>,
+    /// Build for this core of the deep learning accelerator, not for the GPU.
+    pub dla_core: Option<u32>,
+    /// Layers that the accelerator cannot run go to the GPU.
+    pub gpu_fallback: bool,
+    /// Use 2:4 sparsity where the weights have it.
+    pub sparse: bool,
+    /// Libraries of plugins to open before the model is read.
+    pub plugins: Vec<PathBuf>,
+    /// An earlier build's, of this GPU and TensorRT; another's is begun anew.
+    pub timing_cache: Option<Vec<u8>>,
+    /// FP16 inputs and outputs in place of FP32 ones.
+    pub half_io: bool,
+}
+
+/// What [`build`] tells while it runs, on the thread that called it.
+#[derive(Clone, Copy)]
+pub enum Progress<'a> {
+    /// A line of TensorRT's log, from information up.
+    Message(&'a str),
+    /// A phase has `done` of `total` steps; several may run, one within the other. Not told by TensorRT 8.
+    Phase {
+        /// TensorRT's name of it.
+        name: &'a str,
+        /// Steps so far.
+        done: u32,
+        /// Steps in all.
+        total: u32,
+    },
+    /// The timing cache so far, now and then: kept, it makes the next build of this model short.
+    Cache(&'a [u8]),
+}
+
+/// What [`build`] made.
+#[derive(Clone)]
+pub struct Built {
+    /// The serialized engine.
+    pub engine: Vec<u8>,
+    /// What was timed; for a next build.
+    pub timing_cache: Vec<u8>,
+}
+
+impl fmt::Debug for Built {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Built({} bytes, timing cache of {})", self.engine.len(), self.timing_cache.len())
+    }
+}
+
+/// Pictures for an INT8 calibration (TensorRT 8 and 10).
+pub trait Calibrator {
+    /// Pictures in a batch.
+    fn batch_size(&self) -> usize;
+    /// The device address of the next batch for an input, of the input's shape and 32-bit floats; `None`: no more.
+    fn next(&mut self, input: &str) -> Option<u64>;
+    /// An earlier calibration's result, which makes the pictures needless.
+    fn read_cache(&mut self) -> Option<Vec<u8>>;
+    /// The result, to be kept.
+    fn write_cache(&mut self, cache: &[u8]);
+}
+
+/// An ONNX node that TensorRT does not take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// Its name, or its first output's where it has none; empty where no node is to blame.
+    pub node: String,
+    /// Its operator; empty where no node is to blame.
+    pub op: String,
+    /// TensorRT's words.
+    pub reason: String,
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.op.is_empty() {
+            return f.write_str(&self.reason);
+        }
+        write!(f, "node {:?} ({}): {}", self.node, self.op, self.reason)
+    }
+}

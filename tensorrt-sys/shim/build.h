@@ -1,0 +1,274 @@
+// The part of slice.cpp that builds engines, included there in the middle: it is no header of its own.
+
+#if SHIM_PROGRESS
+// Its calls may come from TensorRT's own threads.
+class Monitor final : public IProgressMonitor {
+public:
+    Callbacks const* callbacks;
+
+    explicit Monitor(Callbacks const* to) : callbacks{to} {}
+
+    void phaseStart(char const* phase, char const*, int32_t steps) noexcept override {
+        callbacks->phase(callbacks->user, phase ? phase : "", 0, steps);
+    }
+
+    bool stepComplete(char const* phase, int32_t step) noexcept override {
+        callbacks->phase(callbacks->user, phase ? phase : "", step + 1, -1);
+        if (cache_watch) {
+            cache_watch->tick();
+        }
+        return true;
+    }
+
+    void phaseFinish(char const* phase) noexcept override {
+        callbacks->phase(callbacks->user, phase ? phase : "", -1, -1);
+    }
+};
+#endif
+
+#if !SHIM_STRONG
+class Calibrator final : public IInt8EntropyCalibrator2 {
+public:
+    Callbacks const* callbacks;
+
+    explicit Calibrator(Callbacks const* to) : callbacks{to} {}
+
+    int32_t getBatchSize() const noexcept override { return callbacks->batch_size; }
+
+    bool getBatch(void* bindings[], char const* names[], int32_t count) noexcept override {
+        for (int32_t i = 0; i < count; ++i) {
+            uint64_t address = 0;
+            if (!callbacks->next(callbacks->user, names[i], &address)) {
+                return false;
+            }
+            bindings[i] = reinterpret_cast<void*>(address);
+        }
+        return true;
+    }
+
+    void const* readCalibrationCache(size_t& length) noexcept override {
+        length = 0;
+        return callbacks->read_cache(callbacks->user, &length);
+    }
+
+    void writeCalibrationCache(void const* bytes, size_t length) noexcept override {
+        callbacks->write_cache(callbacks->user, bytes, length);
+    }
+};
+#endif
+
+// What a build holds. Members are destroyed from the last to the first, and TensorRT wants all of them until then: the
+// parser holds the weights, the configuration the cache, all of them the builder.
+struct Build {
+    std::unique_ptr<IBuilder> builder;
+    std::unique_ptr<INetworkDefinition> network;
+    std::unique_ptr<nvonnxparser::IParser> parser;
+    std::unique_ptr<IBuilderConfig> config;
+    std::unique_ptr<ITimingCache> cache;
+
+    Status open(Entry const* entry) {
+        builder = create<IBuilder>(entry->create_builder, entry->version);
+        if (!builder) {
+            return STATUS_UNAVAILABLE;
+        }
+#if SHIM_RTX
+        uint32_t const flags = 1U << static_cast<uint32_t>(NetworkDefinitionCreationFlag::kSTRONGLY_TYPED);
+#elif NV_TENSORRT_MAJOR < 10
+        uint32_t const flags = 1U << static_cast<uint32_t>(NetworkDefinitionCreationFlag::kEXPLICIT_BATCH);
+#else
+        uint32_t const flags = 0;
+#endif
+        network.reset(builder->createNetworkV2(flags));
+        using Create = void* (*)(void*, void*, int);
+        if (network && entry->create_parser) {
+            parser.reset(static_cast<nvonnxparser::IParser*>(reinterpret_cast<Create>(entry->create_parser)(
+                network.get(), &logger(), entry->parser_version)));
+        }
+        return parser ? STATUS_OK : STATUS_UNAVAILABLE;
+    }
+
+    Status configure(Options const* options);
+    Status shapes(Options const* options);
+};
+
+void tell_refused(nvonnxparser::IParser const& parser, Callbacks const* callbacks) {
+    for (int32_t i = 0; i < parser.getNbErrors(); ++i) {
+        nvonnxparser::IParserError const* const error = parser.getError(i);
+#if SHIM_PROGRESS
+        char const* const name = error->nodeName();
+        char const* const op = error->nodeOperator();
+#else
+        char const* const name = "";
+        char const* const op = "";
+#endif
+        char const* const reason = error->desc();
+        callbacks->refused(
+            callbacks->user, error->node(), name ? name : "", op ? op : "", reason ? reason : "");
+    }
+}
+
+bool has_input(INetworkDefinition const& network, char const* name) {
+    for (int32_t i = 0; i < network.getNbInputs(); ++i) {
+        if (std::strcmp(network.getInput(i)->getName(), name) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+// Inputs whose shape varies; TensorRT refuses to build where one of them has no profile.
+Status Build::shapes(Options const* options) {
+    if (options->profile_count == 0) {
+        return STATUS_OK;
+    }
+    IOptimizationProfile* const profile = builder->createOptimizationProfile();
+    bool taken = profile != nullptr;
+    for (size_t i = 0; taken && i < options->profile_count; ++i) {
+        Profile const& from = options->profiles[i];
+        if (!has_input(*network, from.input)) {
+            throw std::invalid_argument{std::string{"the model has no input \""} + from.input + '"'};
+        }
+        taken = profile->setDimensions(from.input, OptProfileSelector::kMIN, to_dims(from.min, from.rank))
+            && profile->setDimensions(from.input, OptProfileSelector::kOPT, to_dims(from.opt, from.rank))
+            && profile->setDimensions(from.input, OptProfileSelector::kMAX, to_dims(from.max, from.rank));
+    }
+    if (!taken || config->addOptimizationProfile(profile) < 0) {
+        return STATUS_REFUSED;
+    }
+#if !SHIM_STRONG
+    if (config->getInt8Calibrator()) {
+        config->setCalibrationProfile(profile);
+    }
+#endif
+    return STATUS_OK;
+}
+
+Status Build::configure(Options const* options) {
+    if (options->workspace_bytes > 0) {
+        config->setMemoryPoolLimit(MemoryPoolType::kWORKSPACE, options->workspace_bytes);
+    }
+    // So that the inspector can say which precision and kernel each layer got.
+    config->setProfilingVerbosity(ProfilingVerbosity::kDETAILED);
+    if (options->sparse) {
+        config->setFlag(BuilderFlag::kSPARSE_WEIGHTS);
+    }
+    if (options->dla_core >= 0) {
+        config->setDefaultDeviceType(DeviceType::kDLA);
+        config->setDLACore(options->dla_core);
+        if (options->gpu_fallback) {
+            config->setFlag(BuilderFlag::kGPU_FALLBACK);
+        }
+    }
+#if !SHIM_STRONG
+    // INT8 with FP16 beside it: layers that have no INT8 kernel are then no slower than in FP16.
+    if (options->precision >= 1) {
+        config->setFlag(BuilderFlag::kFP16);
+    }
+    if (options->precision >= 2) {
+        config->setFlag(BuilderFlag::kINT8);
+    }
+    auto const half = [](ITensor& tensor) {
+        if (tensor.getType() == DataType::kFLOAT) {
+            tensor.setType(DataType::kHALF);
+            tensor.setAllowedFormats(1U << static_cast<uint32_t>(TensorFormat::kLINEAR));
+        }
+    };
+    for (int32_t i = 0; options->half_io && i < network->getNbInputs(); ++i) {
+        half(*network->getInput(i));
+    }
+    for (int32_t i = 0; options->half_io && i < network->getNbOutputs(); ++i) {
+        half(*network->getOutput(i));
+    }
+#endif
+    // A cache of another device or version is no cache: TensorRT says so in its log, and a new one is begun.
+    cache.reset(config->createTimingCache(options->timing_cache, options->timing_cache_bytes));
+    if (!cache || !config->setTimingCache(*cache, false)) {
+        cache.reset(config->createTimingCache(nullptr, 0));
+        if (cache && !config->setTimingCache(*cache, false)) {
+            cache.reset();
+        }
+    }
+    return shapes(options);
+}
+
+Status build(Entry const* entry, void const* onnx, size_t length, char const* path, Options const* options,
+    Callbacks const* callbacks) noexcept {
+    return guarded([&] {
+#if SHIM_PROGRESS
+        Monitor monitor{callbacks};
+#endif
+#if !SHIM_STRONG
+        Calibrator calibrator{callbacks};
+#endif
+        Build build;
+        Status const opened = build.open(entry);
+        if (opened != STATUS_OK) {
+            return opened;
+        }
+        if (!build.parser->parse(onnx, length, path)) {
+            tell_refused(*build.parser, callbacks);
+            return STATUS_MODEL;
+        }
+        build.config.reset(build.builder->createBuilderConfig());
+        if (!build.config) {
+            return STATUS_UNAVAILABLE;
+        }
+#if SHIM_PROGRESS
+        build.config->setProgressMonitor(&monitor);
+#endif
+#if !SHIM_STRONG
+        if (callbacks->calibrate) {
+            build.config->setInt8Calibrator(&calibrator);
+        }
+#endif
+        Status const configured = build.configure(options);
+        if (configured != STATUS_OK) {
+            return configured;
+        }
+        CacheWatch watch{build.cache.get(), callbacks, std::chrono::milliseconds{options->cache_interval_ms}};
+        cache_watch = build.cache ? &watch : nullptr;
+        std::unique_ptr<IHostMemory> engine{build.builder->buildSerializedNetwork(*build.network, *build.config)};
+        cache_watch = nullptr;
+        if (build.cache) {
+            // A build that failed has timed something all the same.
+            watch.hand_out();
+        }
+        if (!engine || engine->size() == 0) {
+            return STATUS_REFUSED;
+        }
+        callbacks->engine(callbacks->user, engine->data(), engine->size());
+        return STATUS_OK;
+    });
+}
+
+// `supported` is called with each node in a part that TensorRT takes.
+Status supports(Entry const* entry, void const* onnx, size_t length, char const* path, NodeFn supported,
+    Callbacks const* callbacks) noexcept {
+    return guarded([&] {
+        Build build;
+        Status const opened = build.open(entry);
+        if (opened != STATUS_OK) {
+            return opened;
+        }
+#if SHIM_STRONG
+        bool const all = build.parser->supportsModelV2(onnx, length, path);
+        for (int64_t part = 0; part < build.parser->getNbSubgraphs(); ++part) {
+            int64_t nodes = 0;
+            int64_t const* const first = build.parser->getSubgraphNodes(part, nodes);
+            for (int64_t i = 0; first && i < nodes; ++i) {
+                supported(callbacks->user, first[i]);
+            }
+        }
+#else
+        SubGraphCollection_t parts;
+        bool const all = build.parser->supportsModel(onnx, length, parts, path);
+        for (auto const& part : parts) {
+            for (size_t const node : part.first) {
+                supported(callbacks->user, static_cast<int64_t>(node));
+            }
+        }
+#endif
+        tell_refused(*build.parser, callbacks);
+        return all ? STATUS_OK : STATUS_MODEL;
+    });
+}

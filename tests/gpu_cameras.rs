@@ -1,0 +1,296 @@
+//! Cameras whose frames stay on the GPU, on a host that has one; elsewhere each test says in a line that it is skipped.
+//!
+//! * `WATCHPOST_GPU_CLIP`: an H.264 clip, 8-bit 4:2:0, of a few seconds or more. Required.
+//! * `WATCHPOST_GPU_FRAMES`: frames compared with software decode, 100 unless given.
+//! * `WATCHPOST_GPU_HOLD_S`: seconds for which frames are held, 10 unless given.
+
+#![allow(unsafe_code)]
+
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::{Receiver, bounded};
+use cudarc::driver::{CudaContext, result, sys};
+use watchpost::camera::{self, Camera, GpuShare};
+use watchpost::config::{CameraConfig, Decode, DetectionsMode, Pace, Source};
+use watchpost::event::CameraStatus;
+use watchpost::frame::{CameraId, CudaImage, Frame, Image, PixelFormat, SystemImage};
+use watchpost::health::Board;
+use watchpost::metrics::CameraMetrics;
+use watchpost::slot::{self, SlotReader};
+
+/// Frames that a test holds.
+const HELD: usize = 16;
+/// Depth of a slot of a file that is read fast.
+const DEPTH: usize = 4;
+/// For a first frame, and for each next one.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The GPU and the clip, shared by all tests of this process.
+struct Host {
+    gpu: Arc<CudaContext>,
+    clip: PathBuf,
+}
+
+/// `None` where there is no GPU, no driver or no clip, which is said once.
+fn host() -> Option<&'static Host> {
+    static HOST: OnceLock<Result<Host, String>> = OnceLock::new();
+    let found = HOST.get_or_init(|| {
+        let clip = std::env::var_os("WATCHPOST_GPU_CLIP").ok_or("WATCHPOST_GPU_CLIP names no clip")?;
+        // cudarc panics where there is no driver.
+        // SAFETY: the driver's own library; it stays loaded.
+        let driver = unsafe { libloading::Library::new("libcuda.so.1") }.map_err(|e| e.to_string())?;
+        std::mem::forget(driver);
+        let gpu = CudaContext::new(0).map_err(|e| format!("no GPU: {e}"))?;
+        camera::init().map_err(|e| e.to_string())?;
+        let frames = (HELD + DEPTH + 1) as u32;
+        camera::use_gpu(GpuShare { context: gpu.cu_ctx() as usize, device: 0, frames });
+        Ok(Host { gpu, clip: clip.into() })
+    });
+    found.as_ref().inspect_err(|why| eprintln!("skipped: {why}")).ok()
+}
+
+/// The decoders to try: `cuda`, and `jetson` where its decoder is installed.
+fn decoders() -> Vec<Decode> {
+    let installed = |element: &str| gstreamer::ElementFactory::find(element).is_some();
+    let mut found = Vec::new();
+    for (element, decode) in [("nvh264dec", Decode::Cuda), ("nvv4l2decoder", Decode::Jetson)] {
+        if installed(element) {
+            found.push(decode);
+        } else {
+            eprintln!("not tried: {decode:?}, GStreamer has no {element}");
+        }
+    }
+    assert!(!found.is_empty(), "there is a GPU, but GStreamer has no decoder for it");
+    found
+}
+
+fn number(variable: &str, otherwise: u64) -> u64 {
+    let given = std::env::var(variable).ok();
+    given.map_or(otherwise, |text| text.parse().unwrap_or_else(|_| panic!("{variable}={text} is no whole number")))
+}
+
+/// A camera whose slot is in the test's hands.
+struct Rig {
+    camera: Camera,
+    reader: SlotReader,
+    wake: Receiver<()>,
+    metrics: CameraMetrics,
+    board: Board,
+}
+
+impl Rig {
+    fn start(host: &Host, name: &str, decode: Decode, pace: Pace) -> Self {
+        let id = CameraId::new(name);
+        let config = CameraConfig {
+            id: id.clone(),
+            enabled: true,
+            source: Source::File { path: host.clip.clone(), pace, repeat: pace == Pace::Realtime },
+            decode,
+            pipeline: "file".to_owned(),
+            fps_max: None,
+            priority: 5,
+            mask: None,
+            stall_timeout: Duration::from_secs(60),
+            detections: DetectionsMode::All,
+            detections_hz_max: None,
+        };
+        let (waker, wake) = bounded(1);
+        let (metrics, board) = (CameraMetrics::default(), Board::default());
+        let depth = if pace == Pace::Fast { DEPTH } else { 1 };
+        let (writer, reader) = slot::slot(id, metrics.clone(), depth, 5, waker);
+        let camera = camera::start(config, writer, metrics.clone(), board.clone());
+        Self { camera, reader, wake, metrics, board }
+    }
+
+    /// The next frame; `None` at the end of a file that is not repeated.
+    fn next(&self) -> Option<Frame> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            // Before the slot is looked into: the last frames may come between the two.
+            let finished = self.status().is_some_and(|(status, _)| status == CameraStatus::Finished);
+            if let Some(frame) = self.reader.take() {
+                return Some(frame);
+            }
+            if finished {
+                return None;
+            }
+            assert!(Instant::now() < deadline, "no frame: {:?}", self.status());
+            let _ = self.wake.recv_timeout(Duration::from_millis(100));
+        }
+    }
+
+    fn frame(&self) -> Frame {
+        self.next().unwrap_or_else(|| panic!("the clip is too short"))
+    }
+
+    fn status(&self) -> Option<(CameraStatus, String)> {
+        self.board.snapshot().values().next().map(|(_, report)| (report.status, report.reason.clone()))
+    }
+
+    fn stop(self) -> Duration {
+        let begun = Instant::now();
+        drop(self.camera.control);
+        self.camera.thread.join().unwrap();
+        begun.elapsed()
+    }
+}
+
+/// A frame in device memory; a surface array of a Jetson is not what this test can read.
+fn on_device(frame: &Frame) -> &CudaImage {
+    match &frame.image {
+        Image::Cuda(image) => image,
+        other => panic!("a frame in {} where CUDA addresses were wanted", other.memory()),
+    }
+}
+
+/// Rows of `width` bytes, `stride` apart, without their padding.
+fn tight(bytes: &[u8], stride: usize, width: usize, rows: usize) -> Vec<u8> {
+    (0..rows).flat_map(|row| &bytes[row * stride..row * stride + width]).copied().collect()
+}
+
+/// Y, U and V planes without padding, whatever lay between them.
+fn planar(format: PixelFormat, size: (u32, u32), plane: impl Fn(usize, usize, usize) -> Vec<u8>) -> [Vec<u8>; 3] {
+    let (width, height) = (size.0 as usize, size.1 as usize);
+    let chroma = (width.div_ceil(2), height.div_ceil(2));
+    let luma = plane(0, width, height);
+    match format {
+        PixelFormat::I420 => [luma, plane(1, chroma.0, chroma.1), plane(2, chroma.0, chroma.1)],
+        PixelFormat::Nv12 => {
+            let both = plane(1, 2 * chroma.0, chroma.1);
+            let every_second = |first: usize| both[first..].iter().step_by(2).copied().collect();
+            [luma, every_second(0), every_second(1)]
+        }
+    }
+}
+
+fn in_host_memory(image: &SystemImage) -> [Vec<u8>; 3] {
+    planar(image.format, (image.width, image.height), |index, width, rows| {
+        tight(image.planes.plane(index), image.strides[index], width, rows)
+    })
+}
+
+fn downloaded(host: &Host, image: &CudaImage) -> [Vec<u8>; 3] {
+    host.gpu.bind_to_thread().unwrap();
+    planar(image.format, (image.width, image.height), |index, width, rows| {
+        let stride = image.strides[index];
+        let mut bytes = vec![0u8; stride * (rows - 1) + width];
+        // SAFETY: the frame's loan keeps at least this much mapped at the plane's address.
+        unsafe { result::memcpy_dtoh_sync(&mut bytes, image.planes[index]) }.unwrap();
+        tight(&bytes, stride, width, rows)
+    })
+}
+
+/// First difference of two planes as `(x, y)`, and how many bytes differ.
+fn difference(a: &[u8], b: &[u8], width: usize) -> Option<((usize, usize), usize)> {
+    let differs = || a.iter().zip(b).enumerate().filter(|(_, (a, b))| a != b).map(|(at, _)| at);
+    differs().next().map(|at| ((at % width, at / width), differs().count()))
+}
+
+#[test]
+fn gpu_frames_are_bit_equal_to_software_decode() {
+    let Some(host) = host() else { return };
+    let wanted = number("WATCHPOST_GPU_FRAMES", 100);
+    for decode in decoders() {
+        let software = Rig::start(host, "software", Decode::Software, Pace::Fast);
+        let gpu = Rig::start(host, "gpu", decode, Pace::Fast);
+        let mut compared = 0;
+        while compared < wanted {
+            let (here, there) = match (software.next(), gpu.next()) {
+                (Some(here), Some(there)) => (here, there),
+                (None, None) => break,
+                (here, _) => {
+                    panic!("{decode:?}: after {compared} frames only software goes on: {}", here.is_some())
+                }
+            };
+            let Image::System(of_host) = &here.image else { panic!("software decode not in host memory") };
+            let of_gpu = on_device(&there);
+            assert_eq!(here.info.size, there.info.size);
+            assert_eq!((of_host.width, of_host.height), (of_gpu.width, of_gpu.height));
+            assert_eq!(of_host.colour, of_gpu.colour, "{decode:?}");
+            let (Some(a), Some(b)) = (here.info.pts_ns, there.info.pts_ns) else { panic!("a frame without PTS") };
+            assert!(a.abs_diff(b) <= 2_000_000, "{decode:?}: frame {compared}: PTS {a} and {b} ns");
+            let width = of_host.width as usize;
+            let widths = [width, width.div_ceil(2), width.div_ceil(2)];
+            let (a, b) = (in_host_memory(of_host), downloaded(host, of_gpu));
+            for plane in 0..3 {
+                assert_eq!(a[plane].len(), b[plane].len());
+                let found = difference(&a[plane], &b[plane], widths[plane]);
+                assert_eq!(found, None, "{decode:?}: frame {compared}, plane {plane}: first difference, bytes");
+            }
+            compared += 1;
+        }
+        assert!(compared > 0);
+        eprintln!("{decode:?}: {compared} frames bit-equal to software decode");
+        software.stop();
+        gpu.stop();
+    }
+}
+
+#[test]
+fn a_gpu_decoder_goes_on_after_every_frame_was_held() {
+    let Some(host) = host() else { return };
+    let hold = Duration::from_secs(number("WATCHPOST_GPU_HOLD_S", 10));
+    for decode in decoders() {
+        let rig = Rig::start(host, "held", decode, Pace::Realtime);
+        let held: Vec<Frame> = (0..HELD).map(|_| rig.frame()).collect();
+        let before: Vec<_> = held.iter().map(|frame| downloaded(host, on_device(frame))).collect();
+        let (decoded, until) = (rig.metrics.decoded.get(), Instant::now() + hold);
+        while Instant::now() < until {
+            // What else comes is overwritten in the slot.
+            let _ = rig.wake.recv_deadline(until);
+        }
+        let meanwhile = rig.metrics.decoded.get() - decoded;
+        eprintln!("{decode:?}: {meanwhile} frames decoded in {hold:?} while {HELD} were held");
+        assert!(decode != Decode::Cuda || meanwhile > 0, "the decoder stood still: {:?}", rig.status());
+        let same = held.iter().zip(&before).all(|(frame, planes)| downloaded(host, on_device(frame)) == *planes);
+        assert!(same, "{decode:?}: a frame on loan was written to");
+        let last = rig.metrics.decoded.get();
+        drop(held);
+        let until = Instant::now() + PATIENCE;
+        while rig.metrics.decoded.get() < last + 20 {
+            assert!(Instant::now() < until, "{decode:?}: decoding does not resume: {:?}", rig.status());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let took = rig.stop();
+        assert!(took < Duration::from_secs(5), "{decode:?}: stopped in {took:?}");
+    }
+}
+
+#[test]
+fn a_frame_outlives_its_camera() {
+    let Some(host) = host() else { return };
+    for decode in decoders() {
+        let rig = Rig::start(host, "gone", decode, Pace::Fast);
+        let frame = rig.frame();
+        let before = downloaded(host, on_device(&frame));
+        rig.stop();
+        assert!(downloaded(host, on_device(&frame)) == before, "{decode:?}: changed after its camera ended");
+    }
+}
+
+#[test]
+fn cuda_cameras_share_the_engines_context() {
+    let Some(host) = host() else { return };
+    if !decoders().contains(&Decode::Cuda) {
+        return;
+    }
+    let rigs = ["left", "right"].map(|name| Rig::start(host, name, Decode::Cuda, Pace::Realtime));
+    let frames = rigs.each_ref().map(Rig::frame);
+    host.gpu.bind_to_thread().unwrap();
+    for frame in &frames {
+        let mut context: sys::CUcontext = std::ptr::null_mut();
+        let attribute = sys::CUpointer_attribute::CU_POINTER_ATTRIBUTE_CONTEXT;
+        // SAFETY: the attribute is a context, for which there is room; the address is a live frame's.
+        let asked =
+            unsafe { sys::cuPointerGetAttribute((&raw mut context).cast(), attribute, on_device(frame).planes[0]) };
+        assert_eq!(asked, sys::CUresult::CUDA_SUCCESS);
+        assert_eq!(context, host.gpu.cu_ctx(), "a decoder made a context of its own");
+    }
+    assert_ne!(on_device(&frames[0]).planes[0], on_device(&frames[1]).planes[0]);
+    drop(frames);
+    for rig in rigs {
+        rig.stop();
+    }
+}
