@@ -45,6 +45,7 @@ pub struct Connection {
     arrivals: Mutex<Arrivals>,
     seen: Mutex<Seen>,
     closed: AtomicBool,
+    waiting: AtomicBool,
 }
 
 /// What the last frame looked like, or why there is none.
@@ -71,6 +72,16 @@ impl Connection {
     /// No frame is taken any more: a pipeline that does not stop must not mix its frames with its successor's.
     pub fn close(&self) {
         self.closed.store(true, Ordering::Relaxed);
+    }
+
+    /// A file's frame is decoded and waits, for its time or for room in the slot: this is not silence.
+    pub fn is_waiting(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// The file is about to be read again: nothing waits any more.
+    pub fn rewind(&self) {
+        self.waiting.store(false, Ordering::Relaxed);
     }
 
     fn fail(&self, error: CameraError) {
@@ -220,6 +231,9 @@ pub fn attach(intake: &Arc<Intake>, connection: &Arc<Connection>, parts: &Pipeli
     if matches!(intake.config.source, Source::Rtsp(_)) {
         watch_arrivals(connection, &parts.source);
     }
+    if matches!(intake.config.source, Source::File { pace: Pace::Realtime, .. }) {
+        watch_pace(connection, &parts.frames);
+    }
     if !intake.is_fast_file() {
         set_callback(intake, connection, &parts.frames);
     }
@@ -252,6 +266,7 @@ fn set_callback(intake: &Arc<Intake>, connection: &Arc<Connection>, sink: &AppSi
             if connection.closed.load(Ordering::Relaxed) {
                 return Err(gst::FlowError::Flushing);
             }
+            connection.waiting.store(false, Ordering::Relaxed);
             match intake.accept(&connection, sink, &sample) {
                 Ok(Some(frame)) => intake.slot.put(frame),
                 Ok(None) => {}
@@ -278,7 +293,10 @@ fn feed(intake: &Intake, connection: &Connection, sink: &AppSink) {
         match intake.accept(connection, sink, &sample) {
             Ok(Some(frame)) => {
                 drop(sample);
-                if !intake.slot.put_lossless(frame) {
+                connection.waiting.store(true, Ordering::Relaxed);
+                let put = intake.slot.put_lossless(frame);
+                connection.waiting.store(false, Ordering::Relaxed);
+                if !put {
                     return;
                 }
             }
@@ -308,6 +326,23 @@ fn offer_video_meta(sink: &AppSink, memory: Memory) {
                 allocation.add_allocation_pool(None::<&gst::BufferPool>, size, frames, 0);
             }
             return gst::PadProbeReturn::Handled;
+        }
+        gst::PadProbeReturn::Ok
+    });
+}
+
+/// Tells when a frame, or the end, reaches the sink of a paced file: it may have to wait there for minutes.
+fn watch_pace(connection: &Arc<Connection>, sink: &AppSink) {
+    let Some(pad) = sink.static_pad("sink") else { return };
+    let connection = Arc::clone(connection);
+    pad.add_probe(gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
+        let waits = match &info.data {
+            Some(gst::PadProbeData::Buffer(_)) => true,
+            Some(gst::PadProbeData::Event(event)) => event.type_() == gst::EventType::Eos,
+            _ => false,
+        };
+        if waits {
+            connection.waiting.store(true, Ordering::Relaxed);
         }
         gst::PadProbeReturn::Ok
     });

@@ -32,8 +32,8 @@ const REPEAT_MIN: Duration = Duration::from_millis(250);
 const FIRST_FRAME: Duration = Duration::from_secs(15);
 /// How often the bus wait looks at its orders.
 const TICK: gst::ClockTime = gst::ClockTime::from_mseconds(100);
-/// A pipeline that takes longer to stop is abandoned.
-const STOP_LIMIT: Duration = Duration::from_secs(5);
+/// A pipeline that takes longer to stop, or to go back to its start, is abandoned.
+const CALL_LIMIT: Duration = Duration::from_secs(5);
 
 /// How a camera is told what to do. Dropping it ends the camera.
 pub struct Control {
@@ -69,7 +69,7 @@ pub fn start(config: CameraConfig, slot: SlotWriter, metrics: CameraMetrics, boa
     let control = Control { enabled: Arc::clone(&enabled), nudge };
     let thread = worker::spawn(&name, move || {
         let intake = Arc::new(Intake::new(config, slot, metrics, Instant::now()));
-        Life { intake, board, orders, enabled, since: None, held: None }.run();
+        Life { intake, board, orders, enabled, since: None, held: None, seeks: true }.run();
     });
     Camera { id, control, thread }
 }
@@ -93,6 +93,8 @@ struct Life {
     since: Option<(CameraStatus, SystemTime)>,
     /// Why and until when no attempt is made, even if the camera is switched off and on.
     held: Option<(CameraError, Instant)>,
+    /// A file that is repeated may be read again by a seek to its start.
+    seeks: bool,
 }
 
 impl Life {
@@ -161,30 +163,37 @@ impl Life {
         let parts = pipeline::build(&config.pipeline, &config.source, config.decode)?;
         let connection = Arc::new(Connection::default());
         sink::attach(&self.intake, &connection, &parts);
+        let reading = Reading::begin(&self.intake);
         let _ = parts.pipeline.set_state(gst::State::Playing); // a failure is on the bus, in words
         let feeder = sink::feeder(&self.intake, &connection, &parts);
-        let running = Running { parts: Some(parts), feeder, intake: Arc::clone(&self.intake), connection };
+        let mut running = Running { parts: Some(parts), feeder, intake: Arc::clone(&self.intake), connection };
         let place = place(&self.intake.config().source);
-        self.watch(&running).map_err(|error| error.of(&place))
+        self.watch(&mut running, reading).map_err(|error| error.of(&place))
     }
 
-    fn watch(&mut self, running: &Running) -> Result<End, CameraError> {
-        let connection = &running.connection;
-        let Some(parts) = &running.parts else { return Ok(End::Shutdown) };
-        let Some(bus) = parts.pipeline.bus() else {
+    fn watch(&mut self, running: &mut Running, mut reading: Reading) -> Result<End, CameraError> {
+        let connection = Arc::clone(&running.connection);
+        let Some(bus) = running.parts.as_ref().and_then(|parts| parts.pipeline.bus()) else {
             return Err(CameraError::Setup("the pipeline has no bus".to_owned()));
         };
-        let started = Instant::now();
+        // Silence is counted from here, or from the last frame.
+        let mut quiet = Instant::now();
         let mut said = Seen::default();
         loop {
             let wanted = [gst::MessageType::Error, gst::MessageType::Eos, gst::MessageType::Latency];
             let message = bus.timed_pop_filtered(TICK, &wanted);
             match message.as_ref().map(|m| m.view()) {
                 Some(gst::MessageView::Error(error)) => {
-                    return Err(connection.seen().error.unwrap_or_else(|| parts.error(error)));
+                    return Err(connection.seen().error.unwrap_or_else(|| running.error(error)));
                 }
-                Some(gst::MessageView::Eos(_)) => return self.end_of_stream(running),
-                Some(gst::MessageView::Latency(_)) => drop(parts.pipeline.recalculate_latency()),
+                Some(gst::MessageView::Eos(_)) => match self.end_of_stream(running)? {
+                    End::Finished if self.repeats() => match self.again(running, &mut reading)? {
+                        Some(end) => return Ok(end),
+                        None => quiet = Instant::now(),
+                    },
+                    end => return Ok(end),
+                },
+                Some(gst::MessageView::Latency(_)) => running.set_latency(),
                 _ => {}
             }
             if let Some(end) = self.ordered() {
@@ -194,7 +203,7 @@ impl Life {
             if let Some(error) = seen.error {
                 return Err(error);
             }
-            if let Some(cause) = parts.cause() {
+            if let Some(cause) = running.parts.as_ref().and_then(Pipeline::cause) {
                 return Err(cause);
             }
             // Again when the size changes in the stream, or the camera's clock becomes known.
@@ -203,17 +212,19 @@ impl Life {
                 self.say_online(&seen);
                 said = seen;
             }
-            self.check_silence(started, said.size.is_some())?;
+            if connection.is_waiting() {
+                quiet = Instant::now();
+            }
+            self.check_silence(quiet, said.size.is_some())?;
         }
     }
 
-    /// No frame for too long. A paused feeder is not silence: it waits for the engine.
-    fn check_silence(&self, started: Instant, online: bool) -> Result<(), CameraError> {
-        let config = self.intake.config();
-        let limit = if online { config.stall_timeout } else { FIRST_FRAME.max(config.stall_timeout) };
-        let silence = self.intake.silence(started, Instant::now());
-        let waits_for_engine = matches!(config.source, Source::File { .. }) && online;
-        if silence <= limit || waits_for_engine {
+    /// No frame for too long.
+    fn check_silence(&self, quiet: Instant, online: bool) -> Result<(), CameraError> {
+        let limit = self.intake.config().stall_timeout;
+        let limit = if online { limit } else { FIRST_FRAME.max(limit) };
+        let silence = self.intake.silence(quiet, Instant::now());
+        if silence <= limit {
             return Ok(());
         }
         let seconds = silence.as_secs_f64();
@@ -233,6 +244,28 @@ impl Life {
             }
             _ => Ok(end),
         }
+    }
+
+    /// A file that was read to its end is read again in the pipeline that is there; else why the connection ends. A new
+    /// pipeline each time let memory grow by 177 MiB an hour with 16 files of two minutes (`benches/soak`).
+    fn again(&mut self, running: &mut Running, reading: &mut Reading) -> Result<Option<End>, CameraError> {
+        let frames = reading.frames(&self.intake);
+        // Lossless is promised, and no demuxer answers for that: each reading must have as many frames as the first.
+        self.seeks &= reading.whole.is_none_or(|whole| whole == frames);
+        if !self.seeks {
+            return Ok(Some(End::Finished));
+        }
+        // A clip of a few frames is not read a hundred times a second.
+        if !self.wait(Some(reading.begun + REPEAT_MIN)) {
+            return Ok(Some(End::Shutdown));
+        }
+        if !self.enabled.load(Ordering::Relaxed) {
+            return Ok(Some(End::Disabled));
+        }
+        // Counted from before the seek: after it frames come at once.
+        *reading = Reading { whole: Some(frames), ..Reading::begin(&self.intake) };
+        self.seeks = running.rewind()?;
+        Ok((!self.seeks).then_some(End::Finished))
     }
 
     /// What a feeder still holds at the end of its file goes through first.
@@ -335,12 +368,61 @@ fn place(source: &Source) -> String {
     }
 }
 
+/// From the start of a stream to its end. Begun before its pipeline is told to go.
+struct Reading {
+    begun: Instant,
+    /// The camera's frames before it.
+    before: u64,
+    /// Frames of the reading before it, where the pipeline had one.
+    whole: Option<u64>,
+}
+
+impl Reading {
+    fn begin(intake: &Intake) -> Self {
+        Self { begun: Instant::now(), before: intake.metrics().decoded.get(), whole: None }
+    }
+
+    fn frames(&self, intake: &Intake) -> u64 {
+        intake.metrics().decoded.get() - self.before
+    }
+}
+
 /// A started pipeline; dropping stops it.
 struct Running {
     parts: Option<Pipeline>,
     feeder: Option<Feeder>,
     intake: Arc<Intake>,
     connection: Arc<Connection>,
+}
+
+impl Running {
+    fn error(&self, error: &gst::message::Error) -> CameraError {
+        match &self.parts {
+            Some(parts) => parts.error(error),
+            None => CameraError::Stream(error.error().to_string()),
+        }
+    }
+
+    fn set_latency(&self) {
+        if let Some(parts) = &self.parts {
+            let _ = parts.pipeline.recalculate_latency(); // a failure is on the bus
+        }
+    }
+
+    /// Back to the start of a file that was read to its end; false where its pipeline cannot, as that of a picture.
+    fn rewind(&mut self) -> Result<bool, CameraError> {
+        let Some(parts) = &self.parts else { return Ok(false) };
+        self.connection.rewind();
+        let pipeline = parts.pipeline.clone();
+        let seek = move || pipeline.seek_simple(gst::SeekFlags::FLUSH, gst::ClockTime::ZERO).is_ok();
+        let Some(done) = within_limit(&format!("seek-{}", self.intake.config().id), seek) else {
+            return Err(CameraError::Stream("it does not go back to its start within 5 s".to_owned()));
+        };
+        if done {
+            self.feeder = sink::feeder(&self.intake, &self.connection, parts);
+        }
+        Ok(done)
+    }
 }
 
 impl Drop for Running {
@@ -353,15 +435,23 @@ impl Drop for Running {
         }
         let Some(parts) = self.parts.take() else { return };
         let id = self.intake.config().id.clone();
-        let (done, stopped) = bounded(1);
-        // On a thread of its own: stock elements have been seen to hang here, and a camera must not hang with them.
-        worker::spawn(&format!("stop-{id}"), move || {
+        let stop = move || {
             let _ = parts.pipeline.set_state(gst::State::Null);
             drop(parts);
-            let _ = done.send(());
-        });
-        if stopped.recv_timeout(STOP_LIMIT).is_err() {
+        };
+        if within_limit(&format!("stop-{id}"), stop).is_none() {
             tracing::error!(camera = %id, "the pipeline does not stop within 5 s: abandoned");
         }
     }
+}
+
+/// A call into a pipeline, on a thread of its own: stock elements have been seen to hang in such, and a camera must not
+/// hang with them. `None` where it takes too long.
+fn within_limit<T: Send + 'static>(thread: &str, call: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let (done, outcome) = bounded(1);
+    worker::spawn(thread, move || {
+        // Nobody waits any more for what took too long.
+        let _ = done.send(call());
+    });
+    outcome.recv_timeout(CALL_LIMIT).ok()
 }

@@ -8,4 +8,6 @@ mod faults;
 mod files;
 mod load;
 mod pool;
+mod repeat;
+mod rig;
 mod rtsp;

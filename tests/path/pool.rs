@@ -1,96 +1,27 @@
 //! Frames are loans from the decoder's pool: as many as inference may hold must not stall it, and a pipeline ends
 //! whatever is still on loan.
 
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use crossbeam::channel::{Receiver, bounded};
-use watchpost::camera::{self, Camera};
-use watchpost::config::{CameraConfig, Decode, DetectionsMode, Pace, Source};
+use watchpost::config::{CameraConfig, Pace};
 use watchpost::event::CameraStatus;
-use watchpost::frame::{CameraId, Frame, Image};
-use watchpost::health::Board;
-use watchpost::metrics::CameraMetrics;
-use watchpost::slot::{self, SlotReader};
+use watchpost::frame::Frame;
 
+use crate::rig::{LANES, Rig, checksum, file};
 use crate::support::clips::{CLIP_FRAMES, Clip, clip};
 use crate::support::cores::some_cores;
-use crate::support::mosquitto::{PATIENCE, wait_until};
+use crate::support::mosquitto::wait_until;
 
-/// Lanes of a batch, and with it frames in the slot of a file that is read fast.
-const LANES: usize = 4;
 /// Most frames out at once: two batches in flight and one being put together; the slot's own come on top.
 const HELD: usize = 3 * LANES;
 /// How long they are held.
 const HOLD: Duration = Duration::from_secs(3);
 
-/// A camera whose slot is in the test's hands.
-struct Rig {
-    camera: Camera,
-    reader: SlotReader,
-    wake: Receiver<()>,
-    metrics: CameraMetrics,
-    board: Board,
-}
-
-impl Rig {
-    fn start(path: PathBuf, pace: Pace) -> Self {
-        camera::init().unwrap();
-        let id = CameraId::new("walk");
-        let config = CameraConfig {
-            id: id.clone(),
-            enabled: true,
-            source: Source::File { path, pace, repeat: pace == Pace::Realtime },
-            decode: Decode::Auto,
-            pipeline: "file".to_owned(),
-            fps_max: None,
-            priority: 5,
-            mask: None,
-            stall_timeout: Duration::from_secs(5),
-            detections: DetectionsMode::All,
-            detections_hz_max: None,
-        };
-        let (waker, wake) = bounded(1);
-        let (metrics, board) = (CameraMetrics::default(), Board::default());
-        let depth = if pace == Pace::Fast { LANES } else { 1 };
-        let (writer, reader) = slot::slot(id, metrics.clone(), depth, 5, waker);
-        let camera = camera::start(config, writer, metrics.clone(), board.clone());
-        Self { camera, reader, wake, metrics, board }
-    }
-
-    fn next(&self) -> Frame {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            if let Some(frame) = self.reader.take() {
-                return frame;
-            }
-            self.wake.recv_deadline(deadline).expect("a frame comes");
-        }
-    }
-
-    fn status(&self) -> Option<CameraStatus> {
-        self.board.snapshot().values().next().map(|(_, report)| report.status)
-    }
-
-    /// Takes the camera down; how long that took.
-    fn stop(self) -> (Duration, CameraMetrics, SlotReader) {
-        let begun = Instant::now();
-        drop(self.camera.control);
-        self.camera.thread.join().unwrap();
-        (begun.elapsed(), self.metrics, self.reader)
-    }
-}
-
-fn checksum(frame: &Frame) -> u64 {
-    let Image::System(image) = &frame.image else { panic!("not in host memory") };
-    image.planes.plane(0).iter().fold(0, |sum: u64, byte| sum.wrapping_mul(31).wrapping_add(u64::from(*byte)))
-}
-
 #[test]
 fn a_live_decoder_goes_on_while_every_frame_is_held() {
     let _cores = some_cores();
     let Some(walk) = clip(Clip::H264) else { return };
-    let rig = Rig::start(walk, Pace::Realtime);
+    let rig = Rig::start(file(walk, Pace::Realtime, true));
     let held: Vec<(Frame, u64)> =
         (0..HELD).map(|_| rig.next()).map(|f| (checksum(&f), f)).map(|(c, f)| (f, c)).collect();
     let (decoded, until) = (rig.metrics.decoded.get(), Instant::now() + HOLD);
@@ -113,7 +44,9 @@ fn a_live_decoder_goes_on_while_every_frame_is_held() {
 fn a_file_waits_while_every_frame_is_held_and_loses_none() {
     let _cores = some_cores();
     let Some(walk) = clip(Clip::H264) else { return };
-    let rig = Rig::start(walk, Pace::Fast);
+    // To wait for the engine is not to be silent.
+    let stall_timeout = Duration::from_secs(1);
+    let rig = Rig::start(CameraConfig { stall_timeout, ..file(walk, Pace::Fast, false) });
     let held: Vec<(Frame, u64)> =
         (0..HELD).map(|_| rig.next()).map(|f| (checksum(&f), f)).map(|(c, f)| (f, c)).collect();
     let until = Instant::now() + HOLD;
@@ -123,6 +56,7 @@ fn a_file_waits_while_every_frame_is_held_and_loses_none() {
     let waiting = rig.metrics.decoded.get();
     assert!(waiting <= (HELD + LANES + 1) as u64, "{waiting} decoded, though nobody takes them");
     assert!(held.iter().all(|(frame, sum)| checksum(frame) == *sum), "a frame on loan was written to");
+    assert_eq!(rig.metrics.reconnects.get(), 0);
     let mut numbers: Vec<u64> = held.iter().map(|(frame, _)| frame.info.seq).collect();
     drop(held);
     numbers.extend((HELD as u64..CLIP_FRAMES).map(|_| rig.next().info.seq));
@@ -138,7 +72,7 @@ fn a_pipeline_ends_while_its_feeder_waits_and_frames_are_on_loan() {
     let _cores = some_cores();
     let Some(walk) = clip(Clip::H264) else { return };
     for switched_off in [false, true] {
-        let rig = Rig::start(walk.clone(), Pace::Fast);
+        let rig = Rig::start(file(walk.clone(), Pace::Fast, false));
         let held: Vec<Frame> = (0..3).map(|_| rig.next()).collect();
         // The slot is full, and one more is in the feeder's hands.
         wait_until("a waiting feeder", || rig.metrics.decoded.get() == (3 + LANES + 1) as u64);
@@ -162,7 +96,7 @@ fn a_feeder_does_not_end_before_its_pipeline_begins() {
     let Some(walk) = clip(Clip::H264) else { return };
     // A sink that is not yet started calls itself at the end of its stream: one start of thirty stood still.
     for _ in 0..40 {
-        let (rig, begun) = (Rig::start(walk.clone(), Pace::Fast), Instant::now());
+        let (rig, begun) = (Rig::start(file(walk.clone(), Pace::Fast, false)), Instant::now());
         assert_eq!(rig.next().info.seq, 0);
         assert!(begun.elapsed() < Duration::from_secs(10), "the first pipeline stood still and was built anew");
         rig.stop();
