@@ -81,20 +81,27 @@ TOML
 
 # engine_build ENGINE: $G/engines/ENGINE.engine and its stamp, with and into the timing cache $G/engines/timing.cache.
 engine_build() {
-    local manifest
-    manifest=$(manifest "$1")
+    local frames=$G/calibration/${1%-*}.frames
     mkdir -p "$G/engines" "$G/calibration"
-    if [ "$(engine_precision "$1")" = int8 ] && [ ! -f "$G/calibration/${1%-*}.frames" ]; then
-        $run "$G/bin/watchpost" engine calibrate --engine "$manifest" --tensorrt "$G/trt" \
-            --out "$G/calibration/${1%-*}.frames" "$G/assets/calibration"
+    if [ "$(engine_precision "$1")" = int8 ] && [ ! -f "$frames" ]; then
+        $run "$G/bin/watchpost" engine calibrate --manifest "$(manifest "${1%-*}-fp32")" \
+            --images "$G/assets/calibration" --out "$frames"
     fi
-    $run "$G/bin/watchpost" engine build --engine "$manifest" --batch "$(engine_batch "$1")" --tensorrt "$G/trt" \
-        --timing-cache "$G/engines/timing.cache" --out "$G/engines/$1.engine"
+    $run "$G/bin/watchpost" engine build --manifest "$(manifest "$1")" --batch "$(engine_batch "$1")" \
+        --tensorrt "$G/trt" --timing-cache "$G/engines/timing.cache" --out "$G/engines/$1.engine"
 }
 
-# detect_coco ENGINE FILE: COCO results of the pictures.
+# engine_alone ENGINE CONTEXTS SECONDS [OPTION...]: JSON of the engine in a loop.
+engine_alone() {
+    local engine=$G/engines/$1.engine contexts=$2 seconds=$3
+    shift 3
+    $run "$G/bin/watchpost" engine bench "$engine" --contexts "$contexts" --seconds "$seconds" --json \
+        --tensorrt "$G/trt" "$@"
+}
+
+# detect_coco ENGINE FILE: COCO results of the pictures, which the CPU decodes: as where they are compared.
 detect_coco() {
-    $run "$G/bin/watchpost" --log warn detect --engine "$(manifest "$1")" --built "$G/engines/$1.engine" \
+    GST_PLUGIN_FEATURE_RANK=nvjpegdec:NONE $run "$G/bin/watchpost" --log warn detect --engine "$(manifest "$1")" --built "$G/engines/$1.engine" \
         --tensorrt "$G/trt" --coco "$2" "$G/assets/coco-ccby/images"
 }
 
