@@ -1,0 +1,111 @@
+# How the stages of scripts/gpu/host configure and call watchpost: the one place to change when its settings or commands
+# do. Sourced. Uses $G (the folder of what was unpacked) and $run (the command that sets the environment).
+
+# Engines by name: what they are made of. The first is the one of the benches.
+engine_precision() { echo "${1##*-}"; }
+
+# manifest ENGINE: writes the engine's manifest and prints its path.
+manifest() {
+    local file=$G/manifests/$1.toml precision
+    precision=$(engine_precision "$1")
+    mkdir -p "$G/manifests"
+    case $1 in
+    yolov8n-*)
+        # The model's own manifest, its ONNX named in full; its own [tensorrt] section, if any, stands last.
+        sed "s|^model = \"\([^/].*\)\"|model = \"$G/model/\1\"|; /^\[tensorrt\]/,\$d" "$G/model/yolov8n.toml" >"$file"
+        ;;
+    yolox-nano-*)
+        cat >"$file" <<TOML
+name = "yolox-nano"
+model = "$G/assets/models/yolox_nano.onnx"
+labels = "coco80"
+[input]
+range = "0..255"
+channels = "bgr"
+letterbox = "top-left"
+[output]
+head = "yolox"
+TOML
+        ;;
+    *)
+        echo "no engine $1: yolov8n-fp16, yolox-nano-fp32, yolox-nano-fp16, yolox-nano-int8" >&2
+        return 1
+        ;;
+    esac
+    {
+        echo "[tensorrt]"
+        echo "precision = \"$precision\""
+        [ "$precision" != int8 ] || echo "calibration = \"$G/calibration/${1%-*}.frames\""
+    } >>"$file"
+    echo "$file"
+}
+
+engine_batch() {
+    case $1 in yolov8n-*) echo 16 ;; *) echo 1 ;; esac
+}
+
+# config ENGINE CLIP STREAMS PACE FILE: a configuration in FILE, with a folder for its state beside it.
+config() {
+    local engine=$1 clip=$2 streams=$3 pace=$4 file=$5 n
+    {
+        cat <<TOML
+node = "gpu"
+state_dir = "${file%.toml}-state"
+[engine]
+manifest = "$(manifest "$engine")"
+backend = "tensorrt"
+batch = $(engine_batch "$engine")
+batch_deadline = "${BATCH_DEADLINE:-20ms}"
+[engine.tensorrt]
+library = "$G/trt"
+engine = "$G/engines/$engine.engine"
+contexts = ${CONTEXTS:-2}
+build = false
+[mqtt]
+broker = "mqtt://127.0.0.1:$BROKER_PORT"
+[http]
+listen = "127.0.0.1:$HTTP_PORT"
+TOML
+        for ((n = 0; n < streams; n++)); do
+            cat <<TOML
+[[camera]]
+id = "stream$n"
+url = "$clip"
+decode = "${DECODE:-cuda}"
+pace = "$pace"
+repeat = true
+TOML
+        done
+    } >"$file"
+}
+
+# engine_build ENGINE: $G/engines/ENGINE.engine and its stamp, with and into the timing cache $G/engines/timing.cache.
+engine_build() {
+    local frames=$G/calibration/${1%-*}.frames
+    mkdir -p "$G/engines" "$G/calibration"
+    if [ "$(engine_precision "$1")" = int8 ] && [ ! -f "$frames" ]; then
+        $run "$G/bin/watchpost" engine calibrate --manifest "$(manifest "${1%-*}-fp32")" \
+            --images "$G/assets/calibration" --out "$frames"
+    fi
+    $run "$G/bin/watchpost" engine build --manifest "$(manifest "$1")" --batch "$(engine_batch "$1")" \
+        --tensorrt "$G/trt" --timing-cache "$G/engines/timing.cache" --out "$G/engines/$1.engine"
+}
+
+# engine_alone ENGINE CONTEXTS SECONDS [OPTION...]: JSON of the engine in a loop.
+engine_alone() {
+    local engine=$G/engines/$1.engine contexts=$2 seconds=$3
+    shift 3
+    $run "$G/bin/watchpost" engine bench "$engine" --contexts "$contexts" --seconds "$seconds" --json \
+        --tensorrt "$G/trt" "$@"
+}
+
+# detect_coco ENGINE FILE: COCO results of the pictures, which the CPU decodes: as where they are compared.
+detect_coco() {
+    GST_PLUGIN_FEATURE_RANK=nvjpegdec:NONE $run "$G/bin/watchpost" --log warn detect --engine "$(manifest "$1")" --built "$G/engines/$1.engine" \
+        --tensorrt "$G/trt" --coco "$2" "$G/assets/coco-ccby/images"
+}
+
+# bench CONFIG SECONDS JSON
+bench() {
+    $run "$G/bin/watchpost" --log warn bench "$1" --seconds "$2" --json "$3"
+}
