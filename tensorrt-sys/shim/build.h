@@ -143,7 +143,33 @@ Status Build::shapes(Options const* options) {
     return STATUS_OK;
 }
 
+#if !SHIM_STRONG && NV_TENSORRT_MAJOR < 10
+bool can_open(char const* library) {
+    void* const handle = dlopen(library, RTLD_LAZY | RTLD_LOCAL);
+    if (handle) {
+        dlclose(handle);
+    }
+    return handle != nullptr;
+}
+
+// TensorRT 8 takes kernels of cuBLAS and cuDNN too, and a build ends where one of the two is asked for and missing.
+void leave_out_missing_sources(IBuilderConfig& config) {
+    auto const bit = [](TacticSource source) { return 1U << static_cast<uint32_t>(source); };
+    TacticSources sources = config.getTacticSources();
+    if (!can_open("libcublas.so.11") && !can_open("libcublas.so.12")) {
+        sources &= ~(bit(TacticSource::kCUBLAS) | bit(TacticSource::kCUBLAS_LT));
+    }
+    if (!can_open("libcudnn.so.8")) {
+        sources &= ~bit(TacticSource::kCUDNN);
+    }
+    config.setTacticSources(sources);
+}
+#endif
+
 Status Build::configure(Options const* options) {
+#if !SHIM_STRONG && NV_TENSORRT_MAJOR < 10
+    leave_out_missing_sources(*config);
+#endif
     if (options->workspace_bytes > 0) {
         config->setMemoryPoolLimit(MemoryPoolType::kWORKSPACE, options->workspace_bytes);
     }

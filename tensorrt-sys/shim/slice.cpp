@@ -28,6 +28,8 @@
 #include <utility>
 #include <vector>
 
+#include <dlfcn.h>
+
 #ifdef TRT_MAJOR_RTX
 #define SHIM_RTX 1
 #else

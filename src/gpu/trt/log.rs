@@ -62,7 +62,8 @@ impl Call {
             let own = || heard.iter().flatten();
             let elsewhere = ELSEWHERE.lock().unwrap_or_else(PoisonError::into_inner);
             let meanwhile = elsewhere.iter().filter(|line| line.at >= self.began);
-            let mut errors = own().chain(meanwhile).filter(|line| line.severity <= ERROR);
+            let mut errors =
+                own().chain(meanwhile).filter(|line| line.severity <= ERROR && !is_of_cache(&line.text));
             let found = errors.next().or_else(|| own().rfind(|line| line.severity < INFORMATION));
             found.map_or_else(|| "it does not say why".to_owned(), |line| line.text.clone())
         });
@@ -75,6 +76,11 @@ impl Drop for Call {
         LISTENER.set(None);
         HEARD.with_borrow_mut(|heard| *heard = None);
     }
+}
+
+/// TensorRT 8.5 calls it an error where a part of the timing cache is of no use to it, and goes on.
+fn is_of_cache(text: &str) -> bool {
+    text.contains("myelinCache.h") || text.contains("timing cache will not be used")
 }
 
 /// What TensorRT's threads said since the last time. Their errors are this thread's call's from now on.
