@@ -100,7 +100,11 @@ pub fn parse(name: &str, kind: Kind) -> Result<Pipeline, CameraError> {
         .by_name("frames")
         .and_then(|e| e.downcast::<AppSink>().ok())
         .ok_or_else(|| wrong("no appsink has name=frames"))?;
-    let memory = Memory::of_description(&text);
+    let memory = match kind {
+        // Its descriptions cannot name it: the decoder's pad says host memory until it has been linked.
+        Kind::Deepstream => Memory::Nvmm,
+        Kind::Software | Kind::Cuda | Kind::Jetson => Memory::of_description(&text),
+    };
     Ok(Pipeline { pipeline, source, frames, memory, cause: Arc::default() })
 }
 
@@ -453,12 +457,16 @@ mod tests {
         let folder = clip(make);
         let parts = reading(&folder, kind);
         let _ = parts.pipeline.set_state(gst::State::Playing); // a failure is on the bus
-        let ends = [gst::MessageType::Error, gst::MessageType::Eos];
-        let message = parts.pipeline.bus().unwrap().timed_pop_filtered(gst::ClockTime::from_seconds(20), &ends);
-        let Some(gst::MessageView::Error(error)) = message.as_ref().map(|m| m.view()) else {
-            panic!("{message:?}")
-        };
-        let error = parts.error(error);
+        let bus = parts.pipeline.bus().unwrap();
+        // As a camera's thread does: the cause may be known where no element fails.
+        let ended = (0..200).find_map(|_| {
+            let message = bus.timed_pop_filtered(gst::ClockTime::from_mseconds(100), &[gst::MessageType::Error]);
+            match message.as_ref().map(|m| m.view()) {
+                Some(gst::MessageView::Error(error)) => Some(parts.error(error)),
+                _ => parts.cause(),
+            }
+        });
+        let error = ended.unwrap_or_else(|| panic!("no error within 20 s"));
         parts.pipeline.set_state(gst::State::Null).unwrap();
         error
     }
