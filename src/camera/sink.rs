@@ -44,6 +44,8 @@ struct BootState {
 pub struct Connection {
     arrivals: Mutex<Arrivals>,
     seen: Mutex<Seen>,
+    /// The caps of the last frame, read.
+    video: Mutex<Option<(gst::Caps, VideoInfo)>>,
     closed: AtomicBool,
     waiting: AtomicBool,
 }
@@ -82,6 +84,20 @@ impl Connection {
     /// The file is about to be read again: nothing waits any more.
     pub fn rewind(&self) {
         self.waiting.store(false, Ordering::Relaxed);
+    }
+
+    /// What the caps say. They are one object until they change, and reading them takes longer than all else here.
+    fn video(&self, caps: &gst::CapsRef) -> Result<VideoInfo, CameraError> {
+        let mut known = lock(&self.video);
+        if let Some((of, video)) = &*known
+            && std::ptr::eq(of.as_ptr(), caps.as_ptr())
+        {
+            return Ok(video.clone());
+        }
+        let video = VideoInfo::from_caps(caps)
+            .map_err(|_| CameraError::Setup("the pipeline delivers something that is not raw video".to_owned()))?;
+        *known = Some((caps.to_owned(), video.clone()));
+        Ok(video)
     }
 
     fn fail(&self, error: CameraError) {
@@ -154,8 +170,7 @@ impl Intake {
             self.metrics.dropped.inc();
             return Err(CameraError::Stream("a sample without a frame came out of the pipeline".to_owned()));
         };
-        let raw = || CameraError::Setup("the pipeline delivers something that is not raw video".to_owned());
-        let video = VideoInfo::from_caps(caps).map_err(|_| raw()).inspect_err(|_| {
+        let video = connection.video(caps).inspect_err(|_| {
             self.metrics.dropped.inc();
         })?;
         let size = (video.width(), video.height());
