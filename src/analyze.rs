@@ -2,7 +2,7 @@
 //! decides which frames are worth a message.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
@@ -34,8 +34,6 @@ pub struct Setup {
     pub node: String,
     /// This start of the daemon.
     pub boot: String,
-    /// The model, once the backend is open: before that there is no batch.
-    pub model: Arc<OnceLock<Model>>,
     /// Class names.
     pub labels: Arc<Vec<String>>,
     /// Overlap (IoU) limit of NMS, 0..1.
@@ -90,8 +88,9 @@ impl Analysis {
             stages.infer.record(batch.infer);
             stages.head.record(batch.decode);
             let times = (batch.submitted, batch.finished);
+            let model = Arc::clone(&batch.model);
             for lane in &mut batch.lanes {
-                if let Some(message) = self.lane(lane, times, Instant::now(), SystemTime::now()) {
+                if let Some(message) = self.lane(lane, &model, times, Instant::now(), SystemTime::now()) {
                     publish(&lane.frame.camera, &message);
                 }
                 let age = lane.frame.arrived.elapsed();
@@ -106,6 +105,7 @@ impl Analysis {
     fn lane(
         &mut self,
         lane: &mut Lane,
+        model: &Model,
         times: (Instant, Instant),
         now: Instant,
         wall: SystemTime,
@@ -143,7 +143,7 @@ impl Analysis {
             frame: frame.seq,
             ts,
             size: [frame.size.0, frame.size.1],
-            model: self.setup.model.get().cloned()?,
+            model: model.clone(),
             lat_ms,
             objects: self.found.iter().map(|d| object(d, &self.setup.labels)).collect(),
         })
@@ -220,13 +220,15 @@ mod tests {
     use crate::yolo::{Candidate, Candidates};
 
     fn analysis(mode: DetectionsMode, hz_max: Option<f64>) -> Analysis {
-        let model = Arc::new(OnceLock::new());
-        let _ = model.set(Model { name: "m".to_owned(), input: [640, 640], engine: "sha256:0".to_owned() });
         let labels = Arc::new(vec!["person".to_owned()]);
         let policies = BTreeMap::from([(CameraId::new("gate"), Policy { mode, hz_max })]);
         let (node, boot) = ("box".to_owned(), "abc123".to_owned());
-        let setup = Setup { node, boot, model, labels, nms: 0.5, max_detections: 10, policies };
+        let setup = Setup { node, boot, labels, nms: 0.5, max_detections: 10, policies };
         Analysis::new(setup, Arc::new(Metrics::default()))
+    }
+
+    fn model() -> Model {
+        Model { name: "m".to_owned(), input: [640, 640], engine: "sha256:0".to_owned() }
     }
 
     fn lane(now: Instant, boxes: &[(f32, f32)]) -> Lane {
@@ -244,7 +246,8 @@ mod tests {
         let now = Instant::now();
         let mut lane = lane(now, &[(64.0, 0.9), (66.0, 0.8), (320.0, 0.7)]);
         let mut analysis = analysis(DetectionsMode::All, None);
-        let message = analysis.lane(&mut lane, (now, now), now + Duration::from_millis(31), SystemTime::UNIX_EPOCH);
+        let message =
+            analysis.lane(&mut lane, &model(), (now, now), now + Duration::from_millis(31), SystemTime::UNIX_EPOCH);
         let message = message.expect("every frame is worth a message");
         assert_eq!((message.seq, message.frame, message.size), (0, 9, [1920, 1080]));
         assert_eq!(message.lat_ms.total, 31.0);
@@ -272,7 +275,8 @@ mod tests {
             let mut published = Vec::new();
             for (n, boxes) in frames.iter().enumerate() {
                 let now = at(n);
-                let message = analysis.lane(&mut lane(now, boxes), (now, now), now, SystemTime::UNIX_EPOCH);
+                let message =
+                    analysis.lane(&mut lane(now, boxes), &model(), (now, now), now, SystemTime::UNIX_EPOCH);
                 published.extend(message.map(|m| (n, m.seq)));
             }
             published

@@ -116,6 +116,12 @@ pub struct DetectArgs {
     /// Path of libopenvino_c.so.
     #[arg(long, value_name = "FILE")]
     pub openvino: Option<PathBuf>,
+    /// Run this TensorRT engine, built by `engine build` from the same manifest.
+    #[arg(long, value_name = "ENGINE")]
+    pub built: Option<PathBuf>,
+    /// Folder of TensorRT's libraries.
+    #[arg(long, value_name = "DIR")]
+    pub tensorrt: Option<PathBuf>,
 }
 
 /// Arguments of `bench`.

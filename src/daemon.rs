@@ -1,18 +1,19 @@
 //! Wiring, and nothing but wiring: cameras → slots → inference → analysis → whoever publishes.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, Sender, bounded};
 
 use crate::analyze::{Analysis, Policy, Setup};
-use crate::backend::{self, BackendError, Batch};
+use crate::backend::{BackendError, Batch, Building, Progress, Settings};
 use crate::camera::{self, Camera};
 use crate::config::{CameraConfig, Config, Pace, Source};
 use crate::engine::Manifest;
-use crate::event::{Detections, Model};
+use crate::event::Detections;
 use crate::frame::CameraId;
 use crate::health::Board;
 use crate::infer::{Inference, News};
@@ -35,10 +36,10 @@ pub struct Graph {
     analyze: JoinHandle<()>,
     /// Keeps inference waiting for cameras to come; dropped to let it end.
     roster: Option<Sender<slot::SlotReader>>,
+    /// Ends the building of an engine.
+    stopping: Arc<AtomicBool>,
     /// Told what becomes of the backend.
     pub news: Receiver<News>,
-    /// The model as messages name it, once the backend is open.
-    pub model: Arc<OnceLock<Model>>,
     /// Progress of inference and analysis, for the watchdog.
     pub hearts: [Heartbeat; 2],
 }
@@ -55,20 +56,30 @@ pub struct Surroundings {
 
 impl Graph {
     /// Starts every thread of the data path. Cameras connect while the backend opens.
-    pub fn start(config: &Config, manifest: &Manifest, around: &Surroundings, sink: Sink) -> Self {
+    pub fn start(
+        config: &Config,
+        manifest: &Manifest,
+        settings: &Settings,
+        around: &Surroundings,
+        sink: Sink,
+    ) -> Self {
         let wake = bounded(1);
         let (roster, arrivals) = bounded(ROSTER);
         let (finished, batches) = bounded(BATCHES);
         let (returned, free) = bounded(BATCHES);
         let (telling, news) = bounded(4);
-        let model = Arc::new(OnceLock::new());
         let hearts = [Heartbeat::new(Instant::now()), Heartbeat::new(Instant::now())];
         for _ in 0..BATCHES {
             // Fits: the channel was made for as many.
             let _ = returned.try_send(Batch::new(Instant::now()));
         }
+        let (swap, swaps) = bounded(1);
+        let stopping = Arc::new(AtomicBool::new(false));
+        let progress = progress(telling.clone(), swap, hearts[0].clone(), Arc::clone(&stopping));
+        let settings = settings.clone();
         let inference = Inference {
-            open: backend::opener(config, manifest, Arc::clone(&model)),
+            open: Box::new(move |wake| settings.open(wake, &progress)),
+            swaps,
             roster: arrivals,
             wake: wake.clone(),
             out: finished,
@@ -79,11 +90,13 @@ impl Graph {
             news: telling,
         };
         let infer = worker::spawn("infer", move || inference.run());
-        let analysis = Analysis::new(setup(config, manifest, around, &model), Arc::clone(&around.metrics));
+        let analysis = Analysis::new(setup(config, manifest, around), Arc::clone(&around.metrics));
         let analyze = start_analysis(analysis, batches, returned, hearts[1].clone(), sink);
         let mut cameras = BTreeMap::new();
+        // Together the lossless files fill a batch; each holds two frames, so that one is ready while one is taken.
+        let lossless = config.cameras.iter().filter(|camera| is_lossless(camera)).count();
         for camera in &config.cameras {
-            let depth = if is_lossless(camera) { config.engine.batch } else { 1 };
+            let depth = if is_lossless(camera) { config.engine.batch.div_ceil(lossless).max(2) } else { 1 };
             let counters = around.metrics.camera(&camera.id);
             let (writer, reader) =
                 slot::slot(camera.id.clone(), counters.clone(), depth, camera.priority, wake.0.clone());
@@ -92,7 +105,7 @@ impl Graph {
             let running = camera::start(camera.clone(), writer, counters, around.board.clone());
             cameras.insert(camera.id.clone(), running);
         }
-        Self { cameras, infer, analyze, roster: Some(roster), news, model, hearts }
+        Self { cameras, infer, analyze, roster: Some(roster), stopping, news, hearts }
     }
 
     /// Switches a camera on or off; false where there is none of that name.
@@ -113,6 +126,7 @@ impl Graph {
     ///
     /// Why inference ended, where it failed.
     pub fn stop(mut self) -> Result<(), BackendError> {
+        self.stopping.store(true, Ordering::Relaxed);
         let cameras = std::mem::take(&mut self.cameras);
         // All are told before the first is waited for.
         let threads: Vec<_> = cameras.into_values().map(|camera| camera.thread).collect();
@@ -130,12 +144,26 @@ fn is_lossless(camera: &CameraConfig) -> bool {
     matches!(camera.source, Source::File { pace: Pace::Fast, .. })
 }
 
-fn setup(config: &Config, manifest: &Manifest, around: &Surroundings, model: &Arc<OnceLock<Model>>) -> Setup {
+/// Tells the main loop of an engine being built, and inference when it is to take it.
+fn progress(news: Sender<News>, swap: Sender<()>, heart: Heartbeat, stopping: Arc<AtomicBool>) -> Progress {
+    Arc::new(move |step| {
+        // The loop does not turn while an engine is built before there is another, and is alive all the same.
+        heart.beat(Instant::now());
+        if step == Building::Done {
+            // Full: it is about to look.
+            let _ = swap.try_send(());
+        }
+        // Full: the next step says more.
+        let _ = news.try_send(News::Building(step));
+        !stopping.load(Ordering::Relaxed)
+    })
+}
+
+fn setup(config: &Config, manifest: &Manifest, around: &Surroundings) -> Setup {
     let policy = |c: &CameraConfig| Policy { mode: c.detections, hz_max: c.detections_hz_max };
     Setup {
         node: config.node.clone(),
         boot: around.boot.clone(),
-        model: Arc::clone(model),
         labels: Arc::clone(&manifest.labels),
         nms: manifest.thresholds.nms,
         max_detections: manifest.thresholds.max_detections,

@@ -70,7 +70,7 @@ pub struct Ts {
 }
 
 /// The model behind a message.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Model {
     /// Name from the manifest.
     pub name: String,
@@ -153,6 +153,8 @@ pub enum NoticeKind {
     CommandRefused,
     /// The backend failed and was opened anew.
     BackendReopened,
+    /// An engine is being built for this machine.
+    EngineBuild,
     /// Frames arrive faster than they can be analysed.
     Overload,
     /// The overload is over.

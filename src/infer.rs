@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, Sender, TryRecvError, never};
 
-use crate::backend::{Backend, BackendError, Batch, ModelSpec};
+use crate::backend::{Backend, BackendError, Batch, Building, ModelSpec};
 use crate::batch::{Decision, Fairness};
+use crate::event::Model;
 use crate::frame::CameraId;
 use crate::metrics::{CameraMetrics, Metrics};
 use crate::slot::{SlotReader, SlotView};
@@ -15,6 +16,8 @@ use crate::worker::Heartbeat;
 
 /// Longest wait without a look at the heartbeat.
 const TICK: Duration = Duration::from_millis(500);
+/// Rest while a batch fills: 200 cameras of 25 frames a second would wake the loop every 200 µs for a frame each.
+const GATHER: Duration = Duration::from_micros(500);
 /// Wait before a failed backend is opened anew.
 const REOPEN_AFTER: Duration = Duration::from_secs(1);
 /// A second failure within this time is fatal: the process starts again instead.
@@ -29,6 +32,8 @@ pub type Open = Box<dyn Fn(Sender<()>) -> Result<Box<dyn Backend>, BackendError>
 pub struct Inference {
     /// Opens the backend, now and after a failure.
     pub open: Open,
+    /// Told when the backend is to be opened anew beside the one that runs: there is a newer engine.
+    pub swaps: Receiver<()>,
     /// New cameras' slots; its end is the end of the loop, once every slot has ended.
     pub roster: Receiver<SlotReader>,
     /// Woken by slots and by the backend.
@@ -50,6 +55,8 @@ pub struct Inference {
 /// What became of the backend.
 #[derive(Clone, Debug)]
 pub enum News {
+    /// Its engine is being built.
+    Building(Building),
     /// It is open and warm.
     Opened(ModelSpec),
     /// It failed and is being opened anew.
@@ -63,33 +70,77 @@ impl Inference {
     ///
     /// Why the backend cannot be had, or no longer.
     pub fn run(self) -> Result<(), BackendError> {
+        match self.serve() {
+            Err(BackendError::Stopped) => Ok(()),
+            end => end,
+        }
+    }
+
+    fn serve(&self) -> Result<(), BackendError> {
         let mut failed: Option<Instant> = None;
         let mut slots = Slots::new(self.roster.clone());
         // Outlives a failed backend: there are only so many batches.
         let mut spare = None;
+        let mut backend = self.open()?;
         loop {
-            let backend = (self.open)(self.wake.0.clone())?;
-            // Full or gone means that nobody waits for the news.
-            let _ = self.news.try_send(News::Opened(backend.spec().clone()));
-            let mut run =
-                Run { inference: &self, backend, in_flight: VecDeque::new(), spare: &mut spare, logged: None };
+            let mut run = Run::new(self, backend, &mut spare);
             let end = run.serve(&mut slots);
             run.forget_in_flight(&slots);
-            drop(run);
-            let Err(error) = end else { return Ok(()) };
-            self.metrics.backend_failures.inc();
-            let now = Instant::now();
-            let fatal = !matches!(error, BackendError::Reopen(_))
-                || failed.is_some_and(|before| now.duration_since(before) < REOPEN_ONCE_IN);
-            if fatal {
-                return Err(error);
-            }
-            tracing::error!("{error}: it is opened anew in {} s", REOPEN_AFTER.as_secs());
-            let _ = self.news.try_send(News::Failed(error.to_string()));
-            failed = Some(now);
-            std::thread::sleep(REOPEN_AFTER);
+            backend = match end {
+                Ok(End::Finished) => return Ok(()),
+                Ok(End::Swap) => self.swap(run.backend),
+                Err(error) => {
+                    drop(run);
+                    self.give_up_or_wait(error, &mut failed)?;
+                    self.open()?
+                }
+            };
         }
     }
+
+    fn open(&self) -> Result<Box<dyn Backend>, BackendError> {
+        let backend = (self.open)(self.wake.0.clone())?;
+        // Full or gone means that nobody waits for the news.
+        let _ = self.news.try_send(News::Opened(backend.spec().clone()));
+        Ok(backend)
+    }
+
+    /// The newer backend; where it cannot be had, `old` goes on.
+    fn swap(&self, old: Box<dyn Backend>) -> Box<dyn Backend> {
+        match self.open() {
+            Ok(new) => new,
+            Err(error) => {
+                let text = format!("the new engine cannot be opened, the old one goes on: {error}");
+                tracing::error!("{text}");
+                let _ = self.news.try_send(News::Building(Building::Failed(text)));
+                old
+            }
+        }
+    }
+
+    /// Waits before a failed backend is opened anew; the error where it fails for good.
+    fn give_up_or_wait(&self, error: BackendError, failed: &mut Option<Instant>) -> Result<(), BackendError> {
+        self.metrics.backend_failures.inc();
+        let now = Instant::now();
+        let fatal = !matches!(error, BackendError::Reopen(_))
+            || failed.is_some_and(|before| now.duration_since(before) < REOPEN_ONCE_IN);
+        if fatal {
+            return Err(error);
+        }
+        tracing::error!("{error}: it is opened anew in {} s", REOPEN_AFTER.as_secs());
+        let _ = self.news.try_send(News::Failed(error.to_string()));
+        *failed = Some(now);
+        std::thread::sleep(REOPEN_AFTER);
+        Ok(())
+    }
+}
+
+/// Why the loop leaves a backend that works.
+enum End {
+    /// No frame can come any more, or nobody takes batches.
+    Finished,
+    /// There is a newer one.
+    Swap,
 }
 
 /// The slots, in the order in which they came.
@@ -149,6 +200,7 @@ impl Slots {
 struct Run<'a> {
     inference: &'a Inference,
     backend: Box<dyn Backend>,
+    model: Arc<Model>,
     /// The cameras of each batch in flight, the oldest first.
     in_flight: VecDeque<Vec<CameraId>>,
     /// An empty batch to collect into.
@@ -156,24 +208,38 @@ struct Run<'a> {
     logged: Option<Instant>,
 }
 
-impl Run<'_> {
-    fn serve(&mut self, slots: &mut Slots) -> Result<(), BackendError> {
+impl<'a> Run<'a> {
+    fn new(inference: &'a Inference, backend: Box<dyn Backend>, spare: &'a mut Option<Batch>) -> Self {
+        let model = Arc::new(backend.spec().model());
+        Self { inference, backend, model, in_flight: VecDeque::new(), spare, logged: None }
+    }
+
+    fn serve(&mut self, slots: &mut Slots) -> Result<End, BackendError> {
+        let mut swap = false;
         loop {
             self.inference.heart.beat(Instant::now());
             if !self.collect(slots)? {
-                return Ok(());
+                return Ok(End::Finished);
             }
             slots.update();
+            swap |= self.inference.swaps.try_recv().is_ok();
+            if swap && self.in_flight.is_empty() {
+                return Ok(End::Swap);
+            }
             let mut wait = TICK;
-            if self.in_flight.len() < self.backend.spec().in_flight {
+            if !swap && self.in_flight.len() < self.backend.spec().in_flight {
                 let (lanes, deadline) = (self.backend.spec().lanes, self.inference.deadline);
                 match slots.fairness.decide(Instant::now(), &slots.views, lanes, deadline) {
                     Decision::Go(chosen) => {
                         self.submit(slots, &chosen)?;
                         continue;
                     }
-                    Decision::WaitUntil(due) => wait = due.saturating_duration_since(Instant::now()),
-                    Decision::Idle if slots.ended() && self.in_flight.is_empty() => return Ok(()),
+                    Decision::WaitUntil(due) => {
+                        let left = due.saturating_duration_since(Instant::now());
+                        std::thread::sleep(GATHER.min(left));
+                        wait = left.saturating_sub(GATHER);
+                    }
+                    Decision::Idle if slots.ended() && self.in_flight.is_empty() => return Ok(End::Finished),
                     Decision::Idle => {}
                 }
             }
@@ -220,6 +286,7 @@ impl Run<'_> {
             match self.backend.try_collect(&mut batch) {
                 Ok(true) => {
                     self.in_flight.pop_front();
+                    batch.model = Arc::clone(&self.model);
                     for lane in &batch.lanes {
                         if let Some(counters) = slots.counters(&lane.frame.camera) {
                             counters.inferred.inc();
@@ -326,7 +393,7 @@ mod tests {
 
     fn start(lanes: usize, script: Vec<Option<BackendError>>) -> Bench {
         let (wake, roster, out) = (bounded(1), bounded(4), bounded(64));
-        let (free, news) = (bounded(4), bounded(4));
+        let (free, news, swaps) = (bounded(4), bounded(4), bounded(1));
         free.0.send(Batch::new(Instant::now())).expect("room");
         let script = Arc::new(std::sync::Mutex::new(VecDeque::from(script)));
         let counters = CameraMetrics::default();
@@ -339,6 +406,7 @@ mod tests {
         });
         let inference = Inference {
             open,
+            swaps: swaps.1,
             roster: roster.1,
             wake,
             out: out.0,

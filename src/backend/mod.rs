@@ -2,15 +2,19 @@
 
 pub mod openvino;
 pub mod planar;
+pub mod tensorrt;
 
-use std::sync::{Arc, OnceLock};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::config::Config;
+use crossbeam::channel::Sender;
+
+use crate::config::{BackendChoice, Config, EngineConfig};
 use crate::engine::Manifest;
 use crate::event::Model;
 use crate::frame::{Frame, FrameInfo};
-use crate::infer::Open;
+use crate::gpu::device::Device;
 use crate::letterbox::Letterbox;
 use crate::yolo::Candidates;
 
@@ -31,6 +35,14 @@ pub struct ModelSpec {
     pub runtime: String,
 }
 
+impl ModelSpec {
+    /// As messages name it.
+    pub fn model(&self) -> Model {
+        let engine = format!("sha256:{}", self.digest);
+        Model { name: self.name.clone(), input: [self.input.0, self.input.1], engine }
+    }
+}
+
 /// One frame's share of a batch. Boxes are in input pixels until `letterbox` is inverted.
 #[derive(Clone, Debug)]
 pub struct Lane {
@@ -47,6 +59,8 @@ pub struct Lane {
 pub struct Batch {
     /// One entry a frame, in the order submitted; at most [`ModelSpec::lanes`].
     pub lanes: Vec<Lane>,
+    /// What ran it; set by the inference loop.
+    pub model: Arc<Model>,
     /// When the frames were handed to the backend.
     pub submitted: Instant,
     /// When the candidates were there.
@@ -63,7 +77,15 @@ impl Batch {
     /// An empty batch.
     pub fn new(now: Instant) -> Self {
         let zero = Duration::ZERO;
-        Self { lanes: Vec::new(), submitted: now, finished: now, preprocess: zero, infer: zero, decode: zero }
+        Self {
+            lanes: Vec::new(),
+            model: Arc::default(),
+            submitted: now,
+            finished: now,
+            preprocess: zero,
+            infer: zero,
+            decode: zero,
+        }
     }
 }
 
@@ -79,6 +101,9 @@ pub enum BackendError {
     /// This batch is lost, the next may work.
     #[error("batch dropped: {0}")]
     DropBatch(String),
+    /// The daemon was told to stop while the engine was being built.
+    #[error("stopped while the engine was being built")]
+    Stopped,
     /// The backend must be opened anew.
     #[error("backend failed: {0}")]
     Reopen(String),
@@ -109,18 +134,117 @@ pub trait Backend {
     fn try_collect(&mut self, out: &mut Batch) -> Result<bool, BackendError>;
 }
 
-/// The opener of the configured backend, for the inference thread. Fills `model` when it first succeeds.
-pub fn opener(config: &Config, manifest: &Manifest, model: Arc<OnceLock<Model>>) -> Open {
-    let settings = openvino::Settings::new(config, manifest);
-    Box::new(move |wake| {
-        let backend = openvino::OpenVino::open(&settings, wake)?;
-        let spec = backend.spec();
-        // Set once; a backend opened anew runs the same model.
-        let _ = model.set(Model {
-            name: spec.name.clone(),
-            input: [spec.input.0, spec.input.1],
-            engine: format!("sha256:{}", spec.digest),
-        });
-        Ok(Box::new(backend))
-    })
+/// A backend as configured: everything needed to open it, now and after a failure.
+#[derive(Clone)]
+pub enum Settings {
+    /// CPUs, Intel GPUs and NPUs.
+    OpenVino(openvino::Settings),
+    /// NVIDIA GPUs.
+    TensorRt(tensorrt::Settings),
+}
+
+impl Settings {
+    /// The backend that a checked configuration asks for on this machine.
+    ///
+    /// # Errors
+    ///
+    /// [`BackendError::Unavailable`] where TensorRT is asked for by name and cannot be had.
+    pub fn new(config: &Config, manifest: &Manifest) -> Result<Self, BackendError> {
+        Self::choose(&config.engine, manifest, Some(&config.state_dir))
+    }
+
+    /// The same from a checked engine section. Compiled models, engines and kernels are kept below `state_dir`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Settings::new`].
+    pub fn choose(
+        engine: &EngineConfig,
+        manifest: &Manifest,
+        state_dir: Option<&Path>,
+    ) -> Result<Self, BackendError> {
+        let openvino = || Self::OpenVino(openvino::Settings::new(engine, manifest, state_dir));
+        match engine.backend {
+            BackendChoice::Openvino => Ok(openvino()),
+            BackendChoice::Tensorrt => tensorrt::Settings::new(engine, manifest, state_dir).map(Self::TensorRt),
+            BackendChoice::Auto => {
+                let Ok(device) = Device::open(engine.tensorrt.device) else { return Ok(openvino()) };
+                match tensorrt::Settings::on(device, engine, manifest, state_dir) {
+                    Ok(settings) => Ok(Self::TensorRt(settings)),
+                    Err(error) => {
+                        tracing::warn!("there is an NVIDIA GPU, but OpenVINO runs the model: {error}");
+                        Ok(openvino())
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whatever can be looked at before anything is started is there.
+    ///
+    /// # Errors
+    ///
+    /// What is missing.
+    pub fn look(&self) -> Result<(), BackendError> {
+        match self {
+            Self::OpenVino(settings) => openvino::look(settings),
+            Self::TensorRt(settings) => tensorrt::look(settings),
+        }
+    }
+
+    /// Opens the backend and warms it. `wake` is told of every finished batch, `progress` of an engine being built.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot be had.
+    pub fn open(&self, wake: Sender<()>, progress: &Progress) -> Result<Box<dyn Backend>, BackendError> {
+        Ok(match self {
+            Self::OpenVino(settings) => Box::new(openvino::OpenVino::open(settings, wake)?),
+            Self::TensorRt(settings) => Box::new(tensorrt::TensorRt::open(settings, wake, progress)?),
+        })
+    }
+
+    /// Runs the engine alone for `time`: images, wall time and processor time of this process.
+    ///
+    /// # Errors
+    ///
+    /// As [`Settings::open`].
+    pub fn engine_alone(&self, time: Duration) -> Result<(u64, Duration, Duration), BackendError> {
+        match self {
+            Self::OpenVino(settings) => openvino::engine_alone(settings, time),
+            Self::TensorRt(settings) => tensorrt::engine_alone(settings, time),
+        }
+    }
+
+    /// Where cameras should decode into, if the backend reads device memory.
+    pub fn gpu_share(&self) -> Option<tensorrt::Share> {
+        match self {
+            Self::OpenVino(_) => None,
+            Self::TensorRt(settings) => Some(settings.share()),
+        }
+    }
+}
+
+/// What becomes of an engine that is being built.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Building {
+    /// It goes on.
+    Step {
+        /// Percent, never backward.
+        pct: u8,
+        /// What is being done.
+        text: String,
+    },
+    /// It is done while an older engine serves: opening anew takes the new one.
+    Done,
+    /// It failed while an older engine serves, which goes on.
+    Failed(String),
+}
+
+/// Hears of an engine being built, on whatever thread does it; false stops it.
+pub type Progress = Arc<dyn Fn(Building) -> bool + Send + Sync>;
+
+/// For those whom nobody waits for.
+pub fn nothing_is_built() -> Progress {
+    Arc::new(|_| true)
 }

@@ -17,7 +17,7 @@ use crossbeam::channel::{Receiver, Sender, bounded};
 use openvino::{CompiledModel, Core, DeviceType, PropertyKey, RwPropertyKey};
 
 use super::{Backend, BackendError, Batch, ModelSpec};
-use crate::config::{Config, EngineConfig, OpenvinoConfig, Precision};
+use crate::config::{EngineConfig, OpenvinoConfig, Precision};
 use crate::engine::Manifest;
 use crate::frame::Frame;
 use crate::{process, worker};
@@ -38,22 +38,10 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// From a checked configuration.
-    pub fn new(config: &Config, manifest: &Manifest) -> Self {
-        Self { cache_dir: Some(config.state_dir.join("openvino")), ..Self::uncached(&config.engine, manifest) }
-    }
-
-    /// From a checked engine section.
-    pub fn uncached(engine: &EngineConfig, manifest: &Manifest) -> Self {
-        let mut manifest = manifest.clone();
-        if let Some(model) = &engine.model {
-            manifest.model.clone_from(model);
-            manifest.sha256 = None;
-        }
-        let thresholds = &mut manifest.thresholds;
-        thresholds.confidence = engine.confidence.unwrap_or(thresholds.confidence);
-        thresholds.nms = engine.nms.unwrap_or(thresholds.nms);
-        Self { manifest, lanes: engine.batch, openvino: engine.openvino.clone(), cache_dir: None }
+    /// From a checked engine section. Compiled models are kept below `state_dir`.
+    pub fn new(engine: &EngineConfig, manifest: &Manifest, state_dir: Option<&Path>) -> Self {
+        let cache_dir = state_dir.map(|folder| folder.join("openvino"));
+        Self { manifest: manifest.clone(), lanes: engine.batch, openvino: engine.openvino.clone(), cache_dir }
     }
 }
 

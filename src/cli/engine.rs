@@ -51,6 +51,9 @@ pub struct EngineBuildArgs {
     /// Manifest or configuration.
     #[command(flatten)]
     pub model: ModelArgs,
+    /// ONNX file in place of the manifest's.
+    #[arg(long, value_name = "ONNX")]
+    pub onnx: Option<PathBuf>,
     /// Frames a call [default: the configuration's, else the model's, else 1].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub batch: Option<u16>,

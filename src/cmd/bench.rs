@@ -9,7 +9,7 @@ use crossbeam::channel::bounded;
 use serde::Serialize;
 
 use super::status_line::Progress;
-use crate::backend::openvino::{self, Settings};
+use crate::backend::Settings;
 use crate::camera;
 use crate::cli::{BenchArgs, Code, Failure};
 use crate::config::Config;
@@ -18,7 +18,7 @@ use crate::engine::Manifest;
 use crate::health::Board;
 use crate::infer::News;
 use crate::logging::Console;
-use crate::metrics::{LatencySnapshot, Metrics};
+use crate::metrics::{CameraMetrics, LatencySnapshot, Metrics};
 use crate::publish::Publisher;
 use crate::{process, slot, worker};
 
@@ -26,6 +26,9 @@ use crate::{process, slot, worker};
 const ROUNDS: u64 = 4;
 /// Before each measurement: pipelines start, caches warm.
 const WARM_UP: Duration = Duration::from_millis(1500);
+/// Longest wait for every camera's first frame, and between two looks.
+const ALL_STARTED: Duration = Duration::from_secs(20);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// What was measured.
 #[derive(Debug, Default, Serialize)]
@@ -102,7 +105,8 @@ pub fn run(args: &BenchArgs, console: &Console) -> Result<(), Failure> {
     let (config, manifest) = super::load(&args.config)?;
     super::start_gstreamer()?;
     let slice = Duration::from_secs(args.seconds) / ROUNDS as u32;
-    let settings = Settings::new(&config, &manifest);
+    let settings = Settings::new(&config, &manifest)?;
+    super::share_gpu(&settings);
     let mut progress = Progress::new(console, "measurements", ROUNDS * 3, Instant::now());
     let (mut engine, mut decode) = (Sum::default(), Sum::default());
     let metrics = Arc::new(Metrics::default());
@@ -112,18 +116,18 @@ pub fn run(args: &BenchArgs, console: &Console) -> Result<(), Failure> {
         super::start_publisher(&config, &around, &config.state_dir.join("bench"), commands)?;
     let mut whole = EndToEnd::new(around, publisher);
     for _ in 0..ROUNDS {
-        let (images, wall, cpu) = openvino::engine_alone(&settings, slice)?;
+        let (images, wall, cpu) = settings.engine_alone(slice)?;
         engine.frames += images;
         engine.wall += wall;
         engine.cpu += cpu;
         progress.advance(Instant::now(), 1);
         decode_alone(&config, slice, &mut decode);
         progress.advance(Instant::now(), 1);
-        whole.round(&config, &manifest, slice)?;
+        whole.round(&config, &manifest, &settings, slice)?;
         progress.advance(Instant::now(), 1);
     }
     drop(progress);
-    let figures = whole.figures(&config, &engine, &decode);
+    let figures = whole.figures(&config, &engine, &decode, settings.gpu_share().is_some());
     drop(whole);
     publishing.finish(Duration::from_secs(5));
     print(&figures);
@@ -155,13 +159,22 @@ fn decode_alone(config: &Config, time: Duration, sum: &mut Sum) {
             let _ = woken.recv();
         }
     });
-    std::thread::sleep(WARM_UP);
+    settle(&counters, |c| c.decoded.get());
     sum.measure(time, || counters.iter().map(|c| c.decoded.get()).sum());
     let threads: Vec<_> = cameras.into_iter().map(|camera| camera.thread).collect();
     for thread in threads {
         let _ = thread.join();
     }
     let _ = drain.join();
+}
+
+/// Waits until every camera is on its way, and a little longer: a GPU's decoders take seconds to open.
+fn settle(counters: &[CameraMetrics], frames: impl Fn(&CameraMetrics) -> u64) {
+    let (before, start): (Vec<u64>, _) = (counters.iter().map(&frames).collect(), Instant::now());
+    while start.elapsed() < ALL_STARTED && counters.iter().zip(&before).any(|(c, before)| frames(c) == *before) {
+        std::thread::sleep(LOOK_EVERY);
+    }
+    std::thread::sleep(WARM_UP);
 }
 
 /// The whole data path, over its rounds.
@@ -181,7 +194,13 @@ impl EndToEnd {
         Self { around, publisher, objects, messages, sum: Sum::default(), rss: 0, runtime: String::new() }
     }
 
-    fn round(&mut self, config: &Config, manifest: &Manifest, time: Duration) -> Result<(), Failure> {
+    fn round(
+        &mut self,
+        config: &Config,
+        manifest: &Manifest,
+        settings: &Settings,
+        time: Duration,
+    ) -> Result<(), Failure> {
         let (sink, objects, messages) =
             (self.publisher.clone(), Arc::clone(&self.objects), Arc::clone(&self.messages));
         let count = move |camera: &_, message: &crate::event::Detections| {
@@ -189,23 +208,31 @@ impl EndToEnd {
             messages.fetch_add(1, Ordering::Relaxed);
             sink.detections(camera, message);
         };
-        let graph = Graph::start(config, manifest, &self.around, Box::new(count));
-        let Ok(News::Opened(spec)) = graph.news.recv() else {
+        let graph = Graph::start(config, manifest, settings, &self.around, Box::new(count));
+        let spec = graph.news.iter().find_map(|news| match news {
+            News::Opened(spec) => Some(spec),
+            News::Building(_) | News::Failed(_) => None,
+        });
+        let Some(spec) = spec else {
             graph.stop()?;
             return Err(Failure::new(Code::Internal, "inference ended without a word"));
         };
         self.runtime = spec.runtime;
-        std::thread::sleep(WARM_UP);
         let counters: Vec<_> = config.cameras.iter().map(|c| self.around.metrics.camera(&c.id)).collect();
+        settle(&counters, |c| c.inferred.get());
         self.sum.measure(time, || counters.iter().map(|c| c.inferred.get()).sum());
         self.rss = self.rss.max(process::rss_bytes().unwrap_or(0));
         graph.stop()?;
         Ok(())
     }
 
-    fn figures(&self, config: &Config, engine: &Sum, decode: &Sum) -> Figures {
+    fn figures(&self, config: &Config, engine: &Sum, decode: &Sum, on_gpu: bool) -> Figures {
         let metrics = &self.around.metrics;
-        let limit = 1.0 / (1.0 / engine.fps() + 1.0 / decode.fps());
+        let limit = match on_gpu {
+            // Decoder and engine are units of their own.
+            true => engine.fps().min(decode.fps()),
+            false => 1.0 / (1.0 / engine.fps() + 1.0 / decode.fps()),
+        };
         let mut frames = Accounts::default();
         for counts in config.cameras.iter().map(|c| metrics.camera(&c.id).counts()) {
             frames.decoded += counts.decoded;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::backend::openvino::{self, Settings};
+use crate::backend::{Settings, openvino, tensorrt};
 use crate::camera::pipeline;
 use crate::cli::{Code, Failure};
 use crate::config::{self, CameraConfig, EngineConfig};
@@ -69,11 +69,15 @@ fn cameras(path: &Path, cameras: &[CameraConfig], problems: &mut Problems) {
 }
 
 fn backend(path: &Path, engine: &EngineConfig, manifest: &Manifest, problems: &mut Problems) {
-    let settings = Settings::uncached(engine, manifest);
     let mut add = |error| {
         let failure = Failure::from(error);
         let text = format!("{}: engine: {}", path.display(), failure.text);
         problems.add(Failure { text, ..failure });
+    };
+    let settings = match Settings::choose(engine, &manifest.overridden(engine), None) {
+        Ok(Settings::OpenVino(settings)) => settings,
+        Ok(Settings::TensorRt(settings)) => return tensorrt::check(&settings).err().into_iter().for_each(add),
+        Err(error) => return add(error),
     };
     // A model that is not there is a problem of its own where the library is not there either.
     match openvino::load_library(engine.openvino.library.as_deref()) {

@@ -8,11 +8,10 @@ use crossbeam::channel::bounded;
 
 use super::coco;
 use super::status_line::Progress;
-use crate::backend::openvino::{OpenVino, Settings};
-use crate::backend::{Backend, Batch};
+use crate::backend::{self, Backend, Batch, Settings, openvino, tensorrt};
 use crate::camera::probe;
 use crate::cli::{Code, DetectArgs, Failure};
-use crate::config::{OpenvinoConfig, Precision};
+use crate::config::{OpenvinoConfig, Precision, TensorrtConfig};
 use crate::engine::Manifest;
 use crate::logging::Console;
 use crate::yolo::{Detection, nms};
@@ -28,7 +27,8 @@ const ENDINGS: [&str; 4] = ["jpg", "jpeg", "png", "bmp"];
 /// Prints what was found in each picture, or writes COCO results.
 pub fn run(args: &DetectArgs, console: &Console) -> Result<(), Failure> {
     super::start_gstreamer()?;
-    let settings = settings(args)?;
+    let manifest = manifest(args)?;
+    let settings = settings(args, &manifest)?;
     let pictures = pictures(&args.images)?;
     if let Some(path) = &args.coco {
         check_output(path)?;
@@ -36,19 +36,19 @@ pub fn run(args: &DetectArgs, console: &Console) -> Result<(), Failure> {
         pictures.iter().try_for_each(|picture| image_id(picture).map(drop))?;
     }
     let (wake, woken) = bounded(1);
-    let mut backend = OpenVino::open(&settings, wake)?;
+    let mut backend = settings.open(wake, &backend::nothing_is_built())?;
     tracing::info!("{} over {} picture(s)", backend.spec().runtime, pictures.len());
     let mut progress = Progress::new(console, "pictures", pictures.len() as u64, Instant::now());
-    let mut report = Report { manifest: &settings.manifest, results: args.coco.as_ref().map(|_| Vec::new()) };
+    let mut report = Report { manifest: &manifest, results: args.coco.as_ref().map(|_| Vec::new()) };
     let mut waiting: VecDeque<&Path> = VecDeque::new();
     let mut batch = Batch::new(Instant::now());
-    let mut collect = |backend: &mut OpenVino, waiting: &mut VecDeque<&Path>| -> Result<bool, Failure> {
+    let mut collect = |backend: &mut dyn Backend, waiting: &mut VecDeque<&Path>| -> Result<bool, Failure> {
         if !backend.try_collect(&mut batch)? {
             return Ok(false);
         }
         for lane in &mut batch.lanes {
             let mut found = Vec::new();
-            let limits = settings.manifest.thresholds;
+            let limits = manifest.thresholds;
             nms::detections(&mut lane.candidates, &lane.letterbox, limits.nms, limits.max_detections, &mut found);
             if let Some(path) = waiting.pop_front() {
                 report.picture(path, lane.frame.size, &found)?;
@@ -60,7 +60,7 @@ pub fn run(args: &DetectArgs, console: &Console) -> Result<(), Failure> {
     for path in &pictures {
         let frame = probe::still(path).map_err(|e| Failure::new(Code::Config, e))?;
         while waiting.len() == backend.spec().in_flight {
-            if !collect(&mut backend, &mut waiting)? {
+            if !collect(&mut *backend, &mut waiting)? {
                 let _ = woken.recv();
             }
         }
@@ -68,7 +68,7 @@ pub fn run(args: &DetectArgs, console: &Console) -> Result<(), Failure> {
         backend.submit(vec![frame])?;
     }
     while !waiting.is_empty() {
-        if !collect(&mut backend, &mut waiting)? {
+        if !collect(&mut *backend, &mut waiting)? {
             let _ = woken.recv();
         }
     }
@@ -128,7 +128,8 @@ fn check_output(path: &Path) -> Result<(), Failure> {
     Err(Failure::new(Code::Config, text))
 }
 
-fn settings(args: &DetectArgs) -> Result<Settings, Failure> {
+/// The manifest with what the command line says in its place.
+fn manifest(args: &DetectArgs) -> Result<Manifest, Failure> {
     let mut manifest = super::manifest(&args.engine)?;
     if let Some(model) = &args.model {
         manifest.model.clone_from(model);
@@ -145,6 +146,21 @@ fn settings(args: &DetectArgs) -> Result<Settings, Failure> {
         if !(0.0..=1.0).contains(limit) {
             return Err(Failure::new(Code::Config, format!("--{option} {limit}: give a number from 0 to 1")));
         }
+    }
+    Ok(manifest)
+}
+
+/// TensorRT where a built engine is given, else OpenVINO.
+fn settings(args: &DetectArgs, manifest: &Manifest) -> Result<Settings, Failure> {
+    if let Some(engine) = &args.built {
+        let config = TensorrtConfig {
+            library: args.tensorrt.clone(),
+            engine: Some(engine.clone()),
+            device: 0,
+            contexts: 2,
+            build: false,
+        };
+        return Ok(Settings::TensorRt(tensorrt::Settings::of_engine(&config, manifest)?));
     }
     let precision = match args.precision.as_str() {
         "auto" => Precision::Auto,
@@ -164,7 +180,8 @@ fn settings(args: &DetectArgs) -> Result<Settings, Failure> {
         streams: 0,
         threads: 0,
     };
-    Ok(Settings { manifest, lanes: 1, openvino, cache_dir: None })
+    let manifest = manifest.clone();
+    Ok(Settings::OpenVino(openvino::Settings { manifest, lanes: 1, openvino, cache_dir: None }))
 }
 
 /// The pictures named, and those in the folders named, in the order of their names.

@@ -14,8 +14,8 @@ use std::path::Path;
 
 use crossbeam::channel::Sender;
 
-use crate::backend::BackendError;
-use crate::camera::CameraError;
+use crate::backend::{BackendError, Settings};
+use crate::camera::{CameraError, GpuShare};
 use crate::cli::{Cli, Code, Command, Failure};
 use crate::config::{self, Config, Problem, WHOLE_FILE};
 use crate::daemon::Surroundings;
@@ -41,10 +41,10 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
     }
 }
 
-/// A checked configuration and its manifest.
+/// A checked configuration and its manifest, in which the configuration's own settings hold.
 fn load(path: &Path) -> Result<(Config, Manifest), Failure> {
     let config = config::load(path).map_err(|problems| Failure::new(Code::Config, listed(path, &problems.0)))?;
-    let manifest = manifest(&config.engine.manifest)?;
+    let manifest = manifest(&config.engine.manifest)?.overridden(&config.engine);
     Ok((config, manifest))
 }
 
@@ -69,12 +69,19 @@ fn start_gstreamer() -> Result<(), Failure> {
     camera::init().map_err(|e| Failure::new(Code::Unavailable, e))
 }
 
+/// Cameras decode into the memory of the GPU where the backend reads it there.
+fn share_gpu(settings: &Settings) {
+    if let Some(share) = settings.gpu_share() {
+        camera::use_gpu(GpuShare { context: share.context, device: share.device, frames: share.frames });
+    }
+}
+
 impl From<BackendError> for Failure {
     fn from(error: BackendError) -> Self {
         let code = match error {
             BackendError::Config(_) => Code::Config,
             BackendError::Unavailable(_) | BackendError::Reopen(_) => Code::Unavailable,
-            BackendError::DropBatch(_) => Code::Internal,
+            BackendError::DropBatch(_) | BackendError::Stopped => Code::Internal,
         };
         Self::new(code, error)
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crossbeam::channel::{Receiver, bounded};
 
 use super::status_line::StatusLine;
-use crate::backend::openvino::{self, Settings};
+use crate::backend::{Building, ModelSpec, Settings};
 use crate::cli::{Code, Failure};
 use crate::config::Config;
 use crate::daemon::{self, Graph, Surroundings};
@@ -33,6 +33,8 @@ const TICK: Duration = Duration::from_secs(1);
 const HEALTH_EVERY: Duration = Duration::from_secs(10);
 /// How often a camera's `state` is where nothing changed: each is a write to the disk.
 const STATE_EVERY: Duration = Duration::from_secs(60);
+/// How often the building of an engine is told.
+const BUILD_STEP_PCT: u8 = 10;
 /// Progress of inference and analysis: older than this stops feeding the watchdog.
 const HUNG: Duration = Duration::from_secs(15);
 
@@ -40,7 +42,9 @@ const HUNG: Duration = Duration::from_secs(15);
 pub fn run(path: &Path, console: &Console) -> Result<(), Failure> {
     let (config, manifest) = super::load(path)?;
     super::start_gstreamer()?;
-    openvino::look(&Settings::new(&config, &manifest))?;
+    let settings = Settings::new(&config, &manifest)?;
+    settings.look()?;
+    super::share_gpu(&settings);
     let signals = signal::listen().map_err(|e| Failure::new(Code::Internal, format!("signals: {e}")))?;
     let around =
         Surroundings { boot: super::boot(), metrics: Arc::new(Metrics::default()), board: Board::default() };
@@ -57,7 +61,8 @@ pub fn run(path: &Path, console: &Console) -> Result<(), Failure> {
     let cameras: Vec<CameraId> = config.cameras.iter().map(|c| c.id.clone()).collect();
     publisher.forget_other_cameras(&cameras);
     let sink = publisher.clone();
-    let graph = Graph::start(&config, &manifest, &around, Box::new(move |camera, m| sink.detections(camera, m)));
+    let graph =
+        Graph::start(&config, &manifest, &settings, &around, Box::new(move |camera, m| sink.detections(camera, m)));
     tracing::info!(node = %config.node, cameras = config.cameras.len(), "started");
     publisher.notice(NoticeKind::Started, None, format!("watchpost {} started", env!("CARGO_PKG_VERSION")));
     let hearts = [&graph.hearts[..], &[publishing.heartbeat()]].concat();
@@ -86,6 +91,8 @@ struct Daemon<'a> {
     state_due: Instant,
     /// Cameras whose `status` topic says this.
     told: BTreeMap<CameraId, CameraStatus>,
+    /// The step of an engine's building that was published last.
+    told_build: Option<u8>,
 }
 
 impl<'a> Daemon<'a> {
@@ -113,6 +120,7 @@ impl<'a> Daemon<'a> {
             health_due: now,
             state_due: now,
             told: BTreeMap::new(),
+            told_build: None,
         }
     }
 
@@ -158,19 +166,51 @@ impl<'a> Daemon<'a> {
                 self.ready = Ok(());
                 let text = format!("the backend was opened anew: {}", spec.runtime);
                 tracing::info!("{text}");
+                systemd::status("running");
                 self.publisher.notice(NoticeKind::BackendReopened, None, text);
+                self.tell_info(&spec);
             }
-            News::Opened(spec) => self.opened(&spec.runtime),
+            News::Opened(spec) => self.opened(&spec),
+            News::Building(step) => self.building(&step),
             News::Failed(text) => self.ready = Err(format!("the backend is being opened anew: {text}")),
         }
     }
 
-    fn opened(&mut self, runtime: &str) {
+    /// Where nothing serves yet, READY=1 goes out at the first step: the service manager must not end a start that
+    /// builds for minutes.
+    fn building(&mut self, step: &Building) {
+        let serving = self.info.is_some();
+        let text = match step {
+            Building::Step { pct, text } => {
+                let line = format!("the engine is being built: {pct} %, {text}");
+                if serving {
+                    systemd::status(&line);
+                } else {
+                    systemd::ready(&line);
+                    self.ready = Err(line.clone());
+                }
+                let tenth = pct / BUILD_STEP_PCT;
+                if self.told_build.replace(tenth) == Some(tenth) {
+                    return;
+                }
+                line
+            }
+            Building::Done => "the engine is built".to_owned(),
+            Building::Failed(text) => text.clone(),
+        };
+        tracing::info!("{text}");
+        self.publisher.notice(NoticeKind::EngineBuild, None, text);
+    }
+
+    fn opened(&mut self, spec: &ModelSpec) {
         self.ready = Ok(());
         let seconds = self.started.elapsed().unwrap_or_default().as_secs_f64();
-        tracing::info!("ready after {seconds:.2} s: {runtime}");
+        tracing::info!("ready after {seconds:.2} s: {}", spec.runtime);
         systemd::ready("running");
-        let Some(model) = self.graph.model.get().cloned() else { return };
+        self.tell_info(spec);
+    }
+
+    fn tell_info(&mut self, spec: &ModelSpec) {
         let schemas = [
             ("detections", DETECTIONS_SCHEMA),
             ("notice", NOTICE_SCHEMA),
@@ -185,8 +225,8 @@ impl<'a> Daemon<'a> {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started: rfc3339(self.started),
             config: self.config.hash.clone(),
-            model,
-            runtime: runtime.to_owned(),
+            model: spec.model(),
+            runtime: spec.runtime.clone(),
             schemas: schemas.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
             cameras: self.config.cameras.iter().map(|c| c.id.as_str().to_owned()).collect(),
         };

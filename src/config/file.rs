@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{Decode, DetectionsMode, MqttProtocol, Pace, Precision, Secret, Transport, units};
+use super::{BackendChoice, Decode, DetectionsMode, MqttProtocol, Pace, Precision, Secret, Transport, units};
 
 /// The whole file.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -49,7 +49,9 @@ pub(super) struct FileEngine {
     pub batch_deadline: Duration,
     pub confidence: Option<f64>,
     pub nms: Option<f64>,
+    pub backend: BackendChoice,
     pub openvino: FileOpenvino,
+    pub tensorrt: FileTensorrt,
 }
 
 impl Default for FileEngine {
@@ -61,7 +63,9 @@ impl Default for FileEngine {
             batch_deadline: Duration::from_millis(40),
             confidence: None,
             nms: None,
+            backend: BackendChoice::Auto,
             openvino: FileOpenvino::default(),
+            tensorrt: FileTensorrt::default(),
         }
     }
 }
@@ -82,6 +86,23 @@ impl Default for FileOpenvino {
     fn default() -> Self {
         let (requests, streams, threads) = (2, 0, 0);
         Self { library: None, device: "CPU".to_owned(), precision: Precision::Auto, requests, streams, threads }
+    }
+}
+
+/// `[engine.tensorrt]`.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub(super) struct FileTensorrt {
+    pub library: Option<PathBuf>,
+    pub engine: Option<PathBuf>,
+    pub device: i64,
+    pub contexts: i64,
+    pub build: bool,
+}
+
+impl Default for FileTensorrt {
+    fn default() -> Self {
+        Self { library: None, engine: None, device: 0, contexts: 2, build: true }
     }
 }
 

@@ -61,8 +61,39 @@ pub struct EngineConfig {
     pub confidence: Option<f32>,
     /// Overrides the manifest's NMS overlap (IoU) limit, 0..1.
     pub nms: Option<f32>,
+    /// What runs the model.
+    pub backend: BackendChoice,
     /// Settings of the OpenVINO backend.
     pub openvino: OpenvinoConfig,
+    /// Settings of the TensorRT backend.
+    pub tensorrt: TensorrtConfig,
+}
+
+/// What runs the model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BackendChoice {
+    /// TensorRT where there is an NVIDIA GPU and the library, else OpenVINO.
+    Auto,
+    /// OpenVINO.
+    Openvino,
+    /// TensorRT.
+    Tensorrt,
+}
+
+/// Settings of the TensorRT backend.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TensorrtConfig {
+    /// Folder of TensorRT's libraries; the loader's path where it is not given.
+    pub library: Option<PathBuf>,
+    /// A built engine in place of the one that is kept below `state_dir`.
+    pub engine: Option<PathBuf>,
+    /// Number of the CUDA device.
+    pub device: usize,
+    /// Batches in flight, 1..=8: a context, a stream and a set of buffers each.
+    pub contexts: usize,
+    /// Builds an engine that is missing or was built for something else.
+    pub build: bool,
 }
 
 /// Settings of the OpenVINO backend.

@@ -15,10 +15,10 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::file::{FileConfig, FileEngine, FileHttp, FileOpenvino};
+use super::file::{FileConfig, FileEngine, FileHttp, FileOpenvino, FileTensorrt};
 use super::load::files::{self, Host};
 use super::report::{NAME_BYTES_MAX, Report, Section, is_topic_level};
-use super::{CameraConfig, Config, EngineConfig, HttpConfig, Inspection, OpenvinoConfig, Secret};
+use super::{CameraConfig, Config, EngineConfig, HttpConfig, Inspection, OpenvinoConfig, Secret, TensorrtConfig};
 
 /// Most cameras of one process.
 const CAMERAS_MAX: usize = 256;
@@ -30,6 +30,10 @@ const REQUESTS_MAX: i64 = 16;
 const STREAMS_MAX: i64 = 64;
 /// Most inference threads.
 const THREADS_MAX: i64 = 1024;
+/// Highest number of a CUDA device.
+const DEVICES_MAX: i64 = 63;
+/// Most contexts of a TensorRT engine.
+const CONTEXTS_MAX: i64 = 8;
 /// Device names of OpenVINO, without a number.
 const DEVICES: [&str; 4] = ["CPU", "GPU", "NPU", "AUTO"];
 
@@ -115,7 +119,8 @@ impl Resolver<'_> {
     }
 
     fn engine(&mut self, section: &Section<'_>, file: &FileEngine) -> Option<EngineConfig> {
-        let FileEngine { manifest, model, batch, batch_deadline, confidence, nms, openvino } = file;
+        let FileEngine { manifest, model, batch, batch_deadline, confidence, nms, backend, openvino, tensorrt } =
+            file;
         if manifest.is_none() {
             let text = "no model: give the path of an engine manifest (engines/*.toml)";
             self.report.at(section, "manifest", text);
@@ -129,6 +134,7 @@ impl Resolver<'_> {
         let confidence = confidence.and_then(|value| self.fraction(section, "confidence", value));
         let nms = nms.and_then(|value| self.fraction(section, "nms", value));
         let openvino = self.openvino(&section.child("openvino"), openvino);
+        let tensorrt = self.tensorrt(&section.child("tensorrt"), tensorrt);
         Some(EngineConfig {
             manifest: manifest?,
             model,
@@ -136,7 +142,22 @@ impl Resolver<'_> {
             batch_deadline: batch_deadline?,
             confidence,
             nms,
+            backend: *backend,
             openvino: openvino?,
+            tensorrt: tensorrt?,
+        })
+    }
+
+    fn tensorrt(&mut self, section: &Section<'_>, file: &FileTensorrt) -> Option<TensorrtConfig> {
+        let FileTensorrt { library, engine, device, contexts, build } = file;
+        let device = self.count(section, "device", *device, 0..=DEVICES_MAX);
+        let contexts = self.count(section, "contexts", *contexts, 1..=CONTEXTS_MAX);
+        Some(TensorrtConfig {
+            library: library.as_deref().map(|path| self.folder.join(path)),
+            engine: engine.as_deref().map(|path| self.folder.join(path)),
+            device: device?,
+            contexts: contexts?,
+            build: *build,
         })
     }
 

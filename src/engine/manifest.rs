@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::file;
 use super::stamp::Precision;
-use crate::config::Problems;
+use crate::config::{EngineConfig, Problems};
 use crate::letterbox::Fit;
 use crate::yolo::head::HeadKind;
 
@@ -206,6 +206,19 @@ impl Manifest {
         read: impl FnOnce(&Path) -> io::Result<String>,
     ) -> Result<Self, Problems> {
         file::parse(text, folder, read)
+    }
+
+    /// The manifest with what the configuration says in its place: model file and thresholds.
+    pub fn overridden(&self, engine: &EngineConfig) -> Self {
+        let mut manifest = self.clone();
+        if let Some(model) = &engine.model {
+            manifest.model.clone_from(model);
+            manifest.sha256 = None;
+        }
+        let thresholds = &mut manifest.thresholds;
+        thresholds.confidence = engine.confidence.unwrap_or(thresholds.confidence);
+        thresholds.nms = engine.nms.unwrap_or(thresholds.nms);
+        manifest
     }
 
     /// Hashes the model file and compares it with `sha256` where that is given; to be called before the model is

@@ -2,6 +2,8 @@
 
 use cudarc::driver::sys::{self, CUresult};
 
+use super::trt::TrtError;
+
 /// Why the GPU did not do what was asked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum GpuError {
@@ -17,6 +19,17 @@ pub enum GpuError {
     /// A call failed while running: what is open on the device must be opened anew.
     #[error("{0}")]
     Failed(String),
+}
+
+impl From<TrtError> for GpuError {
+    fn from(error: TrtError) -> Self {
+        match error {
+            // An engine that does not fit is as good as none.
+            TrtError::Unavailable(text) | TrtError::Engine(text) => Self::Unavailable(text),
+            TrtError::Model(text) => Self::Config(text),
+            TrtError::Failed(text) => Self::Failed(text),
+        }
+    }
 }
 
 /// `Ok` where a driver call succeeded; `doing` says in words what it was for, as in "while ...".

@@ -14,6 +14,7 @@ mod run;
 use std::fmt;
 use std::path::PathBuf;
 
+pub use super::element::Element;
 pub use builder::{build, unsupported};
 pub use library::Library;
 pub use run::{Context, Engine};
@@ -53,45 +54,17 @@ impl fmt::Display for TrtVersion {
     }
 }
 
-/// What a tensor is made of.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[allow(missing_docs, reason = "the names say it")]
-pub enum Element {
-    F32,
-    F16,
-    I8,
-    I32,
-    I64,
-    Bool,
-    U8,
-    /// One that watchpost does not read: FP8, BF16, four bits.
-    Other,
-}
-
-impl Element {
-    /// Bytes of one; 0 for [`Element::Other`].
-    pub fn bytes(self) -> usize {
-        match self {
-            Self::F32 | Self::I32 => 4,
-            Self::F16 => 2,
-            Self::I64 => 8,
-            Self::I8 | Self::Bool | Self::U8 => 1,
-            Self::Other => 0,
-        }
-    }
-
-    /// Of an `nvinfer1::DataType`.
-    fn from_data_type(number: i32) -> Self {
-        match number {
-            0 => Self::F32,
-            1 => Self::F16,
-            2 => Self::I8,
-            3 => Self::I32,
-            4 => Self::Bool,
-            5 => Self::U8,
-            8 => Self::I64,
-            _ => Self::Other,
-        }
+/// Of an `nvinfer1::DataType`.
+fn element(data_type: i32) -> Element {
+    match data_type {
+        0 => Element::F32,
+        1 => Element::F16,
+        2 => Element::I8,
+        3 => Element::I32,
+        4 => Element::Bool,
+        5 => Element::U8,
+        8 => Element::I64,
+        _ => Element::Other,
     }
 }
 

@@ -47,6 +47,10 @@ pub fn run(args: &EngineBuildArgs, console: &Console) -> Result<(), Failure> {
 
 /// What the command line says in the manifest's place.
 fn apply(args: &EngineBuildArgs, subject: &mut Subject) -> Result<(), Failure> {
+    if let Some(onnx) = &args.onnx {
+        subject.manifest.model.clone_from(onnx);
+        subject.manifest.sha256 = None;
+    }
     let spec = &mut subject.manifest.tensorrt;
     spec.precision = args.precision.unwrap_or(spec.precision);
     spec.workspace = args.workspace.or(spec.workspace);

@@ -10,12 +10,8 @@ use crate::cli::engine::EngineFileArgs;
 use crate::cli::{Code, Failure};
 use crate::engine::built;
 use crate::engine::stamp::{Stamp, short};
-use crate::gpu::memory::DeviceBuffer;
-use crate::gpu::stream::Stream;
-use crate::gpu::trt::{Context, Engine};
-
-/// Times are those of the batch after this many.
-const WARM_UP: usize = 10;
+use crate::gpu::alone::Running;
+use crate::gpu::trt::Engine;
 
 /// Prints it. What needs no GPU is printed first.
 pub fn run(args: &EngineFileArgs) -> Result<(), Failure> {
@@ -35,7 +31,7 @@ pub fn run(args: &EngineFileArgs) -> Result<(), Failure> {
         return Ok(());
     }
     print_tensors(&engine);
-    let mut running = Running::new(&engine, &stamp, device)?;
+    let mut running = Running::new(&engine, stamp.options.batch, device)?;
     let times: BTreeMap<String, f32> = running.layer_times()?.into_iter().collect();
     print_layers(&layers(&json)?, &times);
     Ok(())
@@ -128,73 +124,6 @@ fn print_layers(layers: &[Layer], times: &BTreeMap<String, f32>) {
 fn precision(format: &str) -> &str {
     let known = ["FP32", "FP16", "BF16", "Int8", "INT8", "FP8", "Int32", "Int64", "Bool"];
     known.into_iter().find(|known| format.contains(known)).unwrap_or(if format.is_empty() { "?" } else { format })
-}
-
-/// A context with buffers of zeroes.
-pub struct Running {
-    context: Context,
-    stream: Stream,
-    /// Alive while the context may run.
-    _buffers: Vec<DeviceBuffer>,
-}
-
-impl Running {
-    /// With the stamp's own batch.
-    pub fn new(engine: &Engine, stamp: &Stamp, device: &crate::gpu::device::Device) -> Result<Self, Failure> {
-        Self::of_batch(engine, stamp.options.batch, device)
-    }
-
-    /// With this batch, which the engine takes.
-    pub fn of_batch(engine: &Engine, batch: usize, device: &crate::gpu::device::Device) -> Result<Self, Failure> {
-        let mut context = Context::new(engine)?;
-        let tensors = engine.tensors();
-        for tensor in tensors.iter().filter(|tensor| tensor.input && tensor.shape.contains(&None)) {
-            let shape: Vec<usize> = tensor.shape.iter().map(|d| d.unwrap_or(batch)).collect();
-            context.set_shape(&tensor.name, &shape)?;
-        }
-        let mut buffers = Vec::new();
-        for tensor in &tensors {
-            let shape = context.shape(&tensor.name).ok_or_else(|| {
-                let text = format!(
-                    "tensor {:?} has a shape that only its content decides: it cannot be run here",
-                    tensor.name
-                );
-                Failure::new(Code::Unavailable, text)
-            })?;
-            let bytes = shape.iter().product::<usize>() * tensor.element.bytes();
-            let buffer = DeviceBuffer::new(device, bytes)?;
-            context.set_address(&tensor.name, buffer.address())?;
-            buffers.push(buffer);
-        }
-        Ok(Self { context, stream: Stream::new(device)?, _buffers: buffers })
-    }
-
-    /// Its stream.
-    pub fn stream(&self) -> &Stream {
-        &self.stream
-    }
-
-    /// Puts one batch on the stream.
-    pub fn enqueue(&mut self) -> Result<(), Failure> {
-        Ok(self.context.enqueue(self.stream.raw())?)
-    }
-
-    /// The context, for a graph.
-    pub fn context_mut(&mut self) -> &mut Context {
-        &mut self.context
-    }
-
-    /// Milliseconds of each layer, once the GPU is warm.
-    fn layer_times(&mut self) -> Result<Vec<(String, f32)>, Failure> {
-        for _ in 0..WARM_UP {
-            self.enqueue()?;
-        }
-        self.stream.synchronize()?;
-        self.context.profile_layers(true);
-        self.enqueue()?;
-        self.stream.synchronize()?;
-        Ok(self.context.layer_times())
-    }
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use crate::cli::engine::{EngineCommand, MachineArgs, ModelArgs};
 use crate::cli::{Code, Failure};
-use crate::config::EngineConfig;
+use crate::config::{EngineConfig, TensorrtConfig};
 use crate::engine::Manifest;
 use crate::engine::built::{self, BuiltError, Name};
 use crate::engine::order::OrderError;
@@ -53,19 +53,16 @@ struct Configured {
 }
 
 impl Configured {
-    fn of(_engine: &EngineConfig) -> Self {
-        Self::default()
+    fn of(engine: &EngineConfig) -> Self {
+        let TensorrtConfig { library, engine, device, contexts: _, build: _ } = &engine.tensorrt;
+        Self { library: library.clone(), device: *device, engine: engine.clone() }
     }
 }
 
 impl Subject {
     fn load(args: &ModelArgs) -> Result<Self, Failure> {
         if let Some(path) = &args.config {
-            let (config, mut manifest) = super::load(path)?;
-            if let Some(model) = &config.engine.model {
-                manifest.model.clone_from(model);
-                manifest.sha256 = None;
-            }
+            let (config, manifest) = super::load(path)?;
             let (batch, folder) = (Some(config.engine.batch), built::folder(&config.state_dir));
             return Ok(Self { manifest, batch, folder, configured: Configured::of(&config.engine) });
         }

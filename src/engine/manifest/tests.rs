@@ -19,6 +19,24 @@ fn problems(text: &str) -> String {
 }
 
 #[test]
+fn what_the_configuration_says_takes_the_manifests_place() {
+    let text = format!("{LEAST}sha256 = \"{}\"\n", "ab".repeat(32));
+    let manifest = parse(&text).expect("a manifest");
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("m.toml"), "").expect("a file");
+    let engine = |settings: &str| {
+        let text = format!(
+            "node = \"a\"\n[engine]\nmanifest = \"m.toml\"\n{settings}[[camera]]\nid = \"a\"\nurl = \"test://\"\n"
+        );
+        crate::config::parse(&text, folder.path()).expect("a configuration").engine
+    };
+    assert_eq!(manifest.overridden(&engine("")), manifest);
+    let other = manifest.overridden(&engine("model = \"/o.onnx\"\nconfidence = 0.9\nnms = 0.1\n"));
+    assert_eq!((other.model, other.sha256), (PathBuf::from("/o.onnx"), None));
+    assert_eq!((other.thresholds.confidence, other.thresholds.nms), (0.9, 0.1));
+}
+
+#[test]
 fn defaults_are_those_of_a_common_yolo_export() {
     let manifest = parse(LEAST).expect("a manifest");
     let input = InputSpec {

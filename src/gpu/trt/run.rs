@@ -10,7 +10,7 @@ use std::sync::Arc;
 use tensorrt_sys as sys;
 
 use super::log::Call;
-use super::{Element, IoTensor, Library, TrtError};
+use super::{IoTensor, Library, TrtError};
 
 /// A deserialized engine. It can be given to another thread, and is used on one at a time.
 pub struct Engine {
@@ -101,7 +101,7 @@ impl Engine {
         }
         // SAFETY: on OK the name is a string of the engine's.
         let name = unsafe { CStr::from_ptr(tensor.name) }.to_string_lossy().into_owned();
-        let element = Element::from_data_type(tensor.element);
+        let element = super::element(tensor.element);
         Some(IoTensor { name, input: tensor.input != 0, shape: shape_of(&tensor), element })
     }
 

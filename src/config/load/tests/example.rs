@@ -59,7 +59,7 @@ fn file_of(section: &str, line: &str) -> FileConfig {
 #[test]
 fn example_shows_every_setting_with_its_default() {
     let settings = example_settings();
-    for section in ["", "engine", "engine.openvino", "mqtt", "http", "camera"] {
+    for section in ["", "engine", "engine.tensorrt", "engine.openvino", "mqtt", "http", "camera"] {
         let base = match section {
             "camera" => file_of("camera", ""),
             _ => FileConfig::default(),
@@ -67,6 +67,7 @@ fn example_shows_every_setting_with_its_default() {
         let debug = match section {
             "" => format!("{base:?}"),
             "engine" => format!("{:?}", base.engine),
+            "engine.tensorrt" => format!("{:?}", base.engine.tensorrt),
             "engine.openvino" => format!("{:?}", base.engine.openvino),
             "mqtt" => format!("{:?}", base.mqtt),
             "http" => format!("{:?}", base.http),
@@ -85,7 +86,12 @@ fn example_shows_every_setting_with_its_default() {
         });
         let message = error.unwrap_err().message().to_owned();
         let mut known: Vec<&str> = message.split('`').skip(3).step_by(2).collect();
-        known.retain(|key| !["engine", "openvino", "mqtt", "http", "camera"].contains(key));
+        let tables: &[&str] = match section {
+            "" => &["engine", "mqtt", "http", "camera"],
+            "engine" => &["openvino", "tensorrt"],
+            _ => &[],
+        };
+        known.retain(|key| !tables.contains(key));
         assert!(!known.is_empty(), "{message}");
         let mut shown: Vec<&str> = settings.iter().filter(|s| s.0 == section).map(|s| s.1.as_str()).collect();
         known.sort_unstable();

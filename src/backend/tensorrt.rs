@@ -1,0 +1,303 @@
+//! TensorRT: NVIDIA GPUs. Frames stay in the device's memory from the decoder to the candidates.
+//!
+//! Batches take turns over a few contexts of the engine, each with buffers and a CUDA graph of its own
+//! ([`crate::gpu::lanes`]), so that one batch is staged while another is in the engine. Nothing waits on the GPU: the
+//! driver wakes the loop when a batch is done.
+
+mod build;
+mod engine;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::Sender;
+
+use super::{Backend, BackendError, Batch, Lane, ModelSpec, Progress};
+use crate::config::{EngineConfig, TensorrtConfig};
+use crate::engine::Manifest;
+use crate::frame::Frame;
+use crate::gpu::alone;
+use crate::gpu::device::Device;
+use crate::gpu::error::GpuError;
+use crate::gpu::lanes::{LaneInput, Lanes, Plan};
+use crate::gpu::mask::MaskCache;
+use crate::gpu::trt::Library;
+use crate::letterbox::{Fit, Letterbox};
+use crate::process;
+use crate::yolo::Candidates;
+
+pub use engine::{check, look};
+
+/// What to open: everything [`TensorRt::open`] needs, so that a failed backend can be opened anew.
+#[derive(Clone)]
+pub struct Settings {
+    /// The model and how its tensors are meant.
+    manifest: Manifest,
+    /// The manifest's file, for the program that builds the engine.
+    manifest_file: PathBuf,
+    /// Frames a call takes; `None` = as many as the engine was built for.
+    lanes: Option<usize>,
+    tensorrt: TensorrtConfig,
+    /// Where engines and kernels are kept; `None` keeps nothing.
+    state_dir: Option<PathBuf>,
+    device: Device,
+    library: Library,
+}
+
+impl Settings {
+    /// From a checked engine section: opens the device and the library.
+    ///
+    /// # Errors
+    ///
+    /// [`BackendError::Unavailable`] where one of them cannot be had.
+    pub fn new(engine: &EngineConfig, manifest: &Manifest, state_dir: Option<&Path>) -> Result<Self, BackendError> {
+        Self::on(Device::open(engine.tensorrt.device)?, engine, manifest, state_dir)
+    }
+
+    /// The same on an opened device.
+    ///
+    /// # Errors
+    ///
+    /// [`BackendError::Unavailable`] where the library cannot be had.
+    pub fn on(
+        device: Device,
+        engine: &EngineConfig,
+        manifest: &Manifest,
+        state_dir: Option<&Path>,
+    ) -> Result<Self, BackendError> {
+        Ok(Self {
+            manifest: manifest.clone(),
+            manifest_file: engine.manifest.clone(),
+            lanes: Some(engine.batch),
+            tensorrt: engine.tensorrt.clone(),
+            state_dir: state_dir.map(Path::to_path_buf),
+            device,
+            library: library(&engine.tensorrt)?,
+        })
+    }
+
+    /// For the engine file that `tensorrt` names, with the batch it was built for.
+    ///
+    /// # Errors
+    ///
+    /// As [`Settings::new`].
+    pub fn of_engine(tensorrt: &TensorrtConfig, manifest: &Manifest) -> Result<Self, BackendError> {
+        Ok(Self {
+            manifest: manifest.clone(),
+            manifest_file: PathBuf::new(),
+            lanes: None,
+            tensorrt: tensorrt.clone(),
+            state_dir: None,
+            device: Device::open(tensorrt.device)?,
+            library: library(tensorrt)?,
+        })
+    }
+
+    /// What decoders need to know.
+    pub fn share(&self) -> Share {
+        // A live camera has one frame in a batch. A lossless file that fills batches alone waits for its decoder.
+        let frames = 2 + self.tensorrt.contexts;
+        let context = self.device.raw_context();
+        // Device numbers are at most 63, contexts at most 8.
+        Share { context, device: self.device.ordinal() as i32, frames: frames as u32 }
+    }
+}
+
+fn library(tensorrt: &TensorrtConfig) -> Result<Library, BackendError> {
+    Ok(Library::open(tensorrt.library.as_deref()).map_err(GpuError::from)?)
+}
+
+/// The device that frames are read from.
+#[derive(Clone, Copy, Debug)]
+pub struct Share {
+    /// `CUcontext`: its primary context.
+    pub context: usize,
+    /// Its number.
+    pub device: i32,
+    /// Most frames of one camera that are out at once: slot, staging and batches in flight.
+    pub frames: u32,
+}
+
+/// A batch's place: a context and what is remembered of the batch in it.
+struct Seat {
+    lanes: Lanes,
+    /// Alive until the device has read them.
+    frames: Vec<Frame>,
+    letterboxes: Vec<Letterbox>,
+    submitted: Instant,
+    /// Time the host spent on the batch before the device had it.
+    staged: Duration,
+}
+
+/// An engine with its contexts.
+pub struct TensorRt {
+    spec: ModelSpec,
+    fit: Fit,
+    candidates_max: usize,
+    seats: Vec<Seat>,
+    /// The seat of the oldest batch in flight.
+    oldest: usize,
+    in_flight: usize,
+    masks: MaskCache,
+    wake: Sender<()>,
+}
+
+impl TensorRt {
+    /// Finds the engine, or has it built, and warms it. `wake` is told of every finished batch.
+    ///
+    /// # Errors
+    ///
+    /// [`BackendError::Unavailable`] where the engine cannot be had, [`BackendError::Config`] where manifest and
+    /// engine contradict each other.
+    pub fn open(settings: &Settings, wake: Sender<()>, progress: &Progress) -> Result<Self, BackendError> {
+        settings.device.bind()?;
+        let loaded = engine::open(settings, progress)?;
+        let plan = Arc::new(loaded.plan);
+        let seats = (0..settings.tensorrt.contexts).map(|_| Seat::new(&plan, &loaded.engine));
+        let seats: Vec<Seat> = seats.collect::<Result<_, _>>()?;
+        Ok(Self {
+            spec: ModelSpec {
+                name: settings.manifest.name.clone(),
+                lanes: plan.lanes,
+                input: plan.format.size,
+                in_flight: seats.len(),
+                digest: loaded.digest,
+                runtime: loaded.runtime,
+            },
+            fit: settings.manifest.input.fit,
+            candidates_max: settings.manifest.thresholds.max_candidates,
+            seats,
+            oldest: 0,
+            in_flight: 0,
+            masks: MaskCache::new(&settings.device)?,
+            wake,
+        })
+    }
+}
+
+/// A frame that cannot be read costs its batch; everything else is as it is.
+fn of_frame(error: GpuError) -> BackendError {
+    match error {
+        GpuError::Config(text) => BackendError::DropBatch(text),
+        other => other.into(),
+    }
+}
+
+impl Seat {
+    fn new(plan: &Arc<Plan>, engine: &crate::gpu::trt::Engine) -> Result<Self, GpuError> {
+        Ok(Self {
+            lanes: Lanes::new(plan, engine)?,
+            frames: Vec::new(),
+            letterboxes: Vec::new(),
+            submitted: Instant::now(),
+            staged: Duration::ZERO,
+        })
+    }
+}
+
+/// Runs the engine alone for `time`, on as many contexts as [`TensorRt`] and with nothing around it. Returns images,
+/// wall time and processor time of this process.
+///
+/// # Errors
+///
+/// As [`TensorRt::open`].
+pub fn engine_alone(settings: &Settings, time: Duration) -> Result<(u64, Duration, Duration), BackendError> {
+    settings.device.bind()?;
+    let loaded = engine::open(settings, &super::nothing_is_built())?;
+    let cpu = process::cpu_time().unwrap_or_default();
+    let (lanes, contexts) = (loaded.plan.lanes, settings.tensorrt.contexts);
+    let measured = alone::measure(&loaded.engine, lanes, &settings.device, contexts, true, time)?;
+    let cpu = process::cpu_time().unwrap_or_default().saturating_sub(cpu);
+    Ok((measured.batches * lanes as u64, measured.wall, cpu))
+}
+
+impl Backend for TensorRt {
+    fn spec(&self) -> &ModelSpec {
+        &self.spec
+    }
+
+    fn submit(&mut self, frames: Vec<Frame>) -> Result<(), BackendError> {
+        if self.in_flight == self.seats.len() {
+            return Err(BackendError::DropBatch("every context is busy".to_owned()));
+        }
+        let submitted = Instant::now();
+        let at = (self.oldest + self.in_flight) % self.seats.len();
+        let seat = &mut self.seats[at];
+        let fit = |frame: &Frame| Letterbox::new(frame.info.size, self.spec.input, self.fit);
+        seat.letterboxes.clear();
+        seat.letterboxes.extend(frames.iter().map(fit));
+        let mut inputs = Vec::with_capacity(frames.len());
+        for (frame, letterbox) in frames.iter().zip(&seat.letterboxes) {
+            let mask = match &frame.mask {
+                Some(mask) => self.masks.address(mask, letterbox)?,
+                None => 0,
+            };
+            inputs.push(LaneInput { image: &frame.image, letterbox: *letterbox, mask });
+        }
+        let wake = self.wake.clone();
+        let woken = Box::new(move || {
+            // Full means awake already.
+            let _ = wake.try_send(());
+        });
+        seat.lanes.launch(&inputs, woken).map_err(of_frame)?;
+        drop(inputs);
+        seat.frames = frames;
+        seat.submitted = submitted;
+        seat.staged = submitted.elapsed();
+        self.in_flight += 1;
+        Ok(())
+    }
+
+    fn try_collect(&mut self, out: &mut Batch) -> Result<bool, BackendError> {
+        if self.in_flight == 0 {
+            return Ok(false);
+        }
+        let seats = self.seats.len();
+        let seat = &mut self.seats[self.oldest];
+        if !seat.lanes.is_done()? {
+            return Ok(false);
+        }
+        self.oldest = (self.oldest + 1) % seats;
+        self.in_flight -= 1;
+        seat.collect(self.candidates_max, out)?;
+        Ok(true)
+    }
+}
+
+impl Seat {
+    /// The finished batch into `out`; the frames go back to their decoders.
+    fn collect(&mut self, candidates_max: usize, out: &mut Batch) -> Result<(), BackendError> {
+        let finished = Instant::now();
+        out.lanes.truncate(self.frames.len());
+        for (index, (frame, letterbox)) in self.frames.drain(..).zip(&self.letterboxes).enumerate() {
+            match out.lanes.get_mut(index) {
+                Some(lane) => (lane.frame, lane.letterbox) = (frame.info, *letterbox),
+                None => {
+                    let candidates = Candidates::default();
+                    out.lanes.push(Lane { frame: frame.info, letterbox: *letterbox, candidates });
+                }
+            }
+        }
+        for (index, lane) in out.lanes.iter_mut().enumerate() {
+            self.lanes.read(index, candidates_max, &mut lane.candidates)?;
+        }
+        out.submitted = self.submitted;
+        out.finished = finished;
+        out.preprocess = self.staged;
+        out.infer = Duration::from_secs_f32(self.lanes.milliseconds()? / 1e3);
+        out.decode = finished.elapsed();
+        Ok(())
+    }
+}
+
+impl From<GpuError> for BackendError {
+    fn from(error: GpuError) -> Self {
+        match error {
+            GpuError::Unavailable(text) => Self::Unavailable(text),
+            GpuError::Config(text) => Self::Config(text),
+            // A full device may be another program's doing: the next attempt may find room.
+            GpuError::Memory(text) | GpuError::Failed(text) => Self::Reopen(text),
+        }
+    }
+}

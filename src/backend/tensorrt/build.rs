@@ -1,0 +1,138 @@
+//! Has an engine built by a program of its own: TensorRT's builder takes minutes, much memory, and trusts what it reads.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::Duration;
+
+use crossbeam::channel::{Receiver, RecvTimeoutError, bounded};
+
+use super::Settings;
+use crate::backend::{BackendError, Building, Progress};
+use crate::engine::built::ProgressLine;
+use crate::worker;
+
+/// Between two signs of life.
+const TICK: Duration = Duration::from_secs(1);
+/// What is read of the program's complaints, in bytes: the last lines say why.
+const COMPLAINT_BYTES: u64 = 1 << 16;
+
+/// Builds the engine at `path` and waits for it. `progress` hears of it each second, and stops it.
+///
+/// # Errors
+///
+/// [`BackendError::Unavailable`]: in the builder's words, why not. [`BackendError::Stopped`] where `progress` says so.
+pub fn run(settings: &Settings, path: &Path, progress: &Progress) -> Result<(), BackendError> {
+    let builder = Builder::start(settings, path)?;
+    let mut last = ProgressLine { pct: 0, text: "starting".to_owned() };
+    loop {
+        match builder.lines.recv_timeout(TICK) {
+            Ok(line) => last = line,
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return builder.end(),
+        }
+        if !progress(Building::Step { pct: last.pct, text: last.text.clone() }) {
+            return Err(BackendError::Stopped);
+        }
+    }
+}
+
+/// The running program; dropping it ends it.
+struct Builder {
+    child: Child,
+    lines: Receiver<ProgressLine>,
+    complaints: Receiver<String>,
+}
+
+impl Builder {
+    fn start(settings: &Settings, path: &Path) -> Result<Self, BackendError> {
+        let fail = |e: std::io::Error| {
+            BackendError::Unavailable(format!(
+                "the engine cannot be built, a program does not start: {e}: try again"
+            ))
+        };
+        let program = std::env::current_exe().map_err(fail)?;
+        let mut command = Command::new(program);
+        command.args(["--log", "warn", "engine", "build", "--progress", "json", "--manifest"]);
+        command.arg(&settings.manifest_file);
+        // The configuration's own model has no digest to be held against.
+        if settings.manifest.sha256.is_none() {
+            command.arg("--onnx").arg(&settings.manifest.model);
+        }
+        command.arg("--out").arg(path).args(["--device", &settings.tensorrt.device.to_string()]);
+        if let Some(lanes) = settings.lanes {
+            command.args(["--batch", &lanes.to_string()]);
+        }
+        if let Some(folder) = &settings.tensorrt.library {
+            command.arg("--tensorrt").arg(folder);
+        }
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().map_err(fail)?;
+        let (telling, lines) = bounded(16);
+        let (complaining, complaints) = bounded(1);
+        if let Some(stdout) = child.stdout.take() {
+            worker::spawn("build-out", move || read_lines(stdout, |line| telling.send(line).is_ok()));
+        }
+        if let Some(stderr) = child.stderr.take() {
+            worker::spawn("build-err", move || {
+                let mut text = Vec::new();
+                // What was read until then will do.
+                let _ = stderr.take(COMPLAINT_BYTES).read_to_end(&mut text);
+                let _ = complaining.send(String::from_utf8_lossy(&text).into_owned());
+            });
+        }
+        Ok(Self { child, lines, complaints })
+    }
+
+    /// What became of it, once it says nothing more.
+    fn end(mut self) -> Result<(), BackendError> {
+        let status = self.child.wait();
+        if status.as_ref().is_ok_and(|status| status.success()) {
+            return Ok(());
+        }
+        let complaint = self.complaints.recv_timeout(TICK).unwrap_or_default();
+        let status = status.map_or_else(|e| e.to_string(), |status| status.to_string());
+        Err(BackendError::Unavailable(format!("the engine cannot be built: {}", reason(&complaint, &status))))
+    }
+}
+
+impl Drop for Builder {
+    fn drop(&mut self) {
+        // Both fail where it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Gives each progress line on, until nobody takes them.
+fn read_lines(stdout: ChildStdout, mut take: impl FnMut(ProgressLine) -> bool) {
+    for line in BufReader::new(stdout).lines() {
+        let Ok(line) = line else { return };
+        if let Ok(step) = serde_json::from_str(&line)
+            && !take(step)
+        {
+            return;
+        }
+    }
+}
+
+/// The program's own last sentence, else how it ended.
+fn reason(complaint: &str, status: &str) -> String {
+    let own = complaint.lines().rev().find_map(|line| line.strip_prefix("watchpost: "));
+    own.map_or_else(
+        || format!("the builder ended with {status}: run `watchpost engine build` to see why"),
+        str::to_owned,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_builders_own_sentence_is_told() {
+        let complaint = "WARN something\nwatchpost: model a.onnx: it is empty: get the file again\n";
+        assert_eq!(reason(complaint, "exit status: 69"), "model a.onnx: it is empty: get the file again");
+        assert!(reason("", "signal: 11 (SIGSEGV)").contains("SIGSEGV"));
+    }
+}

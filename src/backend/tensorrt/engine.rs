@@ -1,0 +1,383 @@
+//! From a built engine file to a loaded engine whose tensors we can read and write.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use super::{Settings, build};
+use crate::backend::{BackendError, Building, Progress};
+use crate::engine::Manifest;
+use crate::engine::built::{self, Name};
+use crate::engine::order::{self, OrderError};
+use crate::engine::stamp::{Stamp, Wanted, refusal, short};
+use crate::gpu::error::GpuError;
+use crate::gpu::head::HeadPlan;
+use crate::gpu::kernels::Kernels;
+use crate::gpu::lanes::Plan;
+use crate::gpu::letterbox::InputFormat;
+use crate::gpu::machine;
+use crate::gpu::surface::SurfaceMap;
+use crate::gpu::trt::{Element, Engine, IoTensor};
+use crate::worker;
+use crate::yolo::TensorSpec;
+use crate::yolo::head::Head;
+
+/// An engine ready for its contexts.
+pub struct Loaded {
+    /// The engine.
+    pub engine: Engine,
+    /// How its tensors are read and written.
+    pub plan: Plan,
+    /// First 12 hex digits of the engine file's SHA-256.
+    pub digest: String,
+    /// What runs it, for people.
+    pub runtime: String,
+}
+
+/// The engine file that a configuration means, and whether it serves.
+struct Candidate {
+    path: PathBuf,
+    state: State,
+}
+
+enum State {
+    /// It is what is wanted.
+    Good(Stamp),
+    /// It runs on this machine, and is not what is wanted: in words, why.
+    Old(Stamp, String),
+    /// It cannot be run here, or is not there: in words, why.
+    Unusable(String),
+}
+
+impl Candidate {
+    fn find(settings: &Settings) -> Result<Self, BackendError> {
+        let manifest = &settings.manifest;
+        let machine = machine::describe(&settings.library, Some(&settings.device));
+        let path = match (&settings.tensorrt.engine, &settings.state_dir) {
+            (Some(path), _) => path.clone(),
+            (None, folder) => {
+                let name = Name {
+                    model: &manifest.name,
+                    batch: settings.lanes.unwrap_or(1),
+                    precision: manifest.tensorrt.precision,
+                    sm: Some(settings.device.compute_capability()),
+                    tensorrt: &machine.tensorrt.version,
+                };
+                let beside = settings.manifest_file.parent().unwrap_or(Path::new("")).join("built");
+                name.engine(&folder.as_deref().map_or(beside, built::folder))
+            }
+        };
+        let stamp = match built::stamp(&path) {
+            Ok(stamp) => stamp,
+            Err(error) => return Ok(Self { path, state: State::Unusable(error.to_string()) }),
+        };
+        let own = Wanted { model_sha256: None, options: stamp.options.clone() };
+        let wanted = match settings.lanes {
+            Some(lanes) => order::wanted(manifest, lanes).map_err(wrong_order)?,
+            // The engine was named by hand: the model it was built from is all that is asked.
+            None => Wanted { model_sha256: manifest.sha256.clone(), options: stamp.options.clone() },
+        };
+        let (here, facts) = (stamp.mismatch(&machine, &own), stamp.mismatch(&machine, &wanted));
+        let state = match (here.is_empty(), facts.is_empty()) {
+            (_, true) => State::Good(stamp),
+            (true, false) if fits_in_place(&stamp, &wanted) => {
+                let text = refusal(&path, &facts);
+                State::Old(stamp, text)
+            }
+            _ => State::Unusable(refusal(&path, &facts)),
+        };
+        Ok(Self { path, state })
+    }
+}
+
+/// Whether an engine of another model or other options can serve until the wanted one is built: same input, same batch.
+fn fits_in_place(stamp: &Stamp, wanted: &Wanted) -> bool {
+    let [least, _, most] = stamp.options.batches;
+    stamp.options.input == wanted.options.input && (least..=most).contains(&wanted.options.batch)
+}
+
+fn wrong_order(error: OrderError) -> BackendError {
+    match error {
+        OrderError::Read { .. } => BackendError::Unavailable(error.to_string()),
+        OrderError::Manifest(_) | OrderError::Shapes { .. } => BackendError::Config(error.to_string()),
+    }
+}
+
+/// The engine is there, or can be built: a look before anything is started.
+///
+/// # Errors
+///
+/// Why it can be neither.
+pub fn look(settings: &Settings) -> Result<(), BackendError> {
+    let candidate = Candidate::find(settings)?;
+    match candidate.state {
+        State::Good(_) | State::Old(..) => Ok(()),
+        State::Unusable(_) if settings.tensorrt.build => {
+            order::of(&settings.manifest, settings.lanes).map(drop).map_err(wrong_order)
+        }
+        State::Unusable(text) => Err(BackendError::Unavailable(text)),
+    }
+}
+
+/// Everything [`open`] does with an engine that is there, on this machine; says that one will be built.
+///
+/// # Errors
+///
+/// As [`open`].
+pub fn check(settings: &Settings) -> Result<(), BackendError> {
+    look(settings)?;
+    settings.device.bind()?;
+    let candidate = Candidate::find(settings)?;
+    match &candidate.state {
+        State::Good(stamp) => load(settings, &candidate.path, stamp).map(drop),
+        State::Old(_, text) | State::Unusable(text) => {
+            println!("{text}; `watchpost run` does that");
+            Ok(())
+        }
+    }
+}
+
+/// Opens the engine that is wanted. One that is missing or unfit is built first; while one that runs can serve, the
+/// wanted one is built beside it.
+///
+/// # Errors
+///
+/// [`BackendError::Unavailable`] where there is none and none can be built, [`BackendError::Config`] where engine and
+/// manifest contradict each other.
+pub fn open(settings: &Settings, progress: &Progress) -> Result<Loaded, BackendError> {
+    let candidate = Candidate::find(settings)?;
+    let path = candidate.path;
+    match candidate.state {
+        State::Good(stamp) => load(settings, &path, &stamp),
+        State::Old(_, text) | State::Unusable(text) if !settings.tensorrt.build => {
+            Err(BackendError::Unavailable(format!("{text}, or set engine.tensorrt.build = true")))
+        }
+        State::Old(stamp, text) => {
+            tracing::warn!("{text}: it serves until the new one is built");
+            let loaded = load(settings, &path, &stamp)?;
+            build_beside(settings, path, progress);
+            Ok(loaded)
+        }
+        State::Unusable(text) => {
+            tracing::warn!("{text}: it is being built now");
+            build::run(settings, &path, progress)?;
+            let stamp = built::stamp(&path).map_err(|e| BackendError::Unavailable(e.to_string()))?;
+            load(settings, &path, &stamp)
+        }
+    }
+}
+
+fn build_beside(settings: &Settings, path: PathBuf, progress: &Progress) {
+    let (settings, progress) = (settings.clone(), Arc::clone(progress));
+    worker::spawn("build", move || {
+        let news = match build::run(&settings, &path, &progress) {
+            Ok(()) => Building::Done,
+            Err(BackendError::Stopped) => return,
+            Err(error) => Building::Failed(format!("{error}; the old engine goes on")),
+        };
+        progress(news);
+    });
+}
+
+/// Loads an engine whose file has the digest of its stamp.
+fn load(settings: &Settings, path: &Path, stamp: &Stamp) -> Result<Loaded, BackendError> {
+    let bytes = built::load(path, stamp).map_err(|e| BackendError::Unavailable(e.to_string()))?;
+    for plugin in &settings.manifest.tensorrt.plugins {
+        settings.library.load_plugins(plugin).map_err(GpuError::from)?;
+    }
+    let engine = Engine::load(&settings.library, &bytes, stamp.options.dla_core)
+        .map_err(|error| BackendError::Unavailable(format!("engine {}: {error}", path.display())))?;
+    let plan = plan(settings, &engine)?;
+    let (contexts, precision) = (settings.tensorrt.contexts, stamp.options.precision);
+    let runtime = format!("{}, {}, {precision}, {contexts} contexts", stamp.tensorrt, settings.device.name());
+    Ok(Loaded { engine, plan, digest: short(&stamp.sha256).to_owned(), runtime })
+}
+
+/// What an engine's tensors mean.
+struct Tensors {
+    /// The picture input's name, lanes, width and height in pixels, and element type.
+    picture: (String, usize, (u32, u32), Element),
+    size: Option<(String, Element)>,
+    outputs: Vec<IoTensor>,
+    head: Head,
+}
+
+impl Tensors {
+    /// Finds the picture input and the head. Every shape is fixed afterwards: the batch is `lanes` where the engine
+    /// leaves it open.
+    fn find(tensors: &[IoTensor], manifest: &Manifest, lanes: Option<usize>) -> Result<Self, BackendError> {
+        let inputs: Vec<&IoTensor> = tensors.iter().filter(|t| t.input).collect();
+        let wrong = |text: String| BackendError::Config(format!("engine of {}: {text}", manifest.name));
+        let picture = inputs.iter().find(|t| t.shape.len() == 4 && t.shape[1] == Some(3)).ok_or_else(|| {
+            let list: Vec<String> = inputs.iter().map(|t| spec(t).to_string()).collect();
+            wrong(format!(
+                "no input is a picture (N x 3 x height x width) among {}: export the model with an NCHW input",
+                list.join(", ")
+            ))
+        })?;
+        let side = |d: Option<usize>| d.and_then(|d| u32::try_from(d).ok()).filter(|d| (1..=8192).contains(d));
+        let own = side(picture.shape[3]).zip(side(picture.shape[2]));
+        let input = own.or(manifest.input.size).ok_or_else(|| {
+            wrong("its input size is open: set input.size = [width, height] in the manifest".to_owned())
+        })?;
+        let lanes = match (picture.shape[0], lanes) {
+            (Some(built), Some(wanted)) if built != wanted => {
+                return Err(wrong(format!(
+                    "it was built for batches of {built}, the configuration says {wanted}: set engine.batch = {built}, or \
+                     build it anew"
+                )));
+            }
+            (Some(built), _) => built,
+            (None, wanted) => wanted.unwrap_or(1),
+        };
+        let fixed = |tensor: &IoTensor| {
+            let mut tensor = IoTensor { shape: tensor.shape.clone(), name: tensor.name.clone(), ..*tensor };
+            if let Some(batch) = tensor.shape.first_mut() {
+                *batch = Some(batch.unwrap_or(lanes));
+            }
+            tensor
+        };
+        let outputs: Vec<IoTensor> = tensors.iter().filter(|t| !t.input).map(fixed).collect();
+        if let Some(open) = outputs.iter().find(|t| t.shape.iter().any(Option::is_none)) {
+            let text = format!("its output {} has no fixed size: export the model with fixed outputs", spec(open));
+            return Err(wrong(text));
+        }
+        let input_specs: Vec<TensorSpec> = inputs.iter().map(|t| spec(t)).collect();
+        let output_specs: Vec<TensorSpec> = outputs.iter().map(spec).collect();
+        let (choice, logits, labels) = (manifest.output.head, manifest.output.logits, manifest.labels.len());
+        let head = Head::resolve(choice, logits, &input_specs, &output_specs, input, labels)
+            .map_err(|e| wrong(e.to_string()))?;
+        let size = head.size_input().map(|index| (inputs[index].name.clone(), inputs[index].element));
+        let picture = (picture.name.clone(), lanes, input, picture.element);
+        Ok(Self { picture, size, outputs, head })
+    }
+}
+
+fn spec(tensor: &IoTensor) -> TensorSpec {
+    let integer = !matches!(tensor.element, Element::F32 | Element::F16);
+    TensorSpec { name: tensor.name.clone(), shape: tensor.shape.clone(), integer }
+}
+
+/// Elements of a tensor of fixed shape.
+fn elements(tensor: &IoTensor) -> usize {
+    tensor.shape.iter().map(|d| d.unwrap_or(1)).product()
+}
+
+/// What the size input is fed: width and height of the input, a pair a lane.
+fn size_content(element: Element, lanes: usize, input: (u32, u32)) -> Result<Vec<u8>, BackendError> {
+    let pair: Vec<u8> = match element {
+        Element::I64 => [i64::from(input.0), i64::from(input.1)].iter().flat_map(|v| v.to_ne_bytes()).collect(),
+        Element::I32 => [input.0, input.1].iter().flat_map(|v| v.to_ne_bytes()).collect(),
+        Element::F32 => [input.0 as f32, input.1 as f32].iter().flat_map(|v| v.to_ne_bytes()).collect(),
+        other => {
+            let text = format!("the engine's size input holds {other:?}: export the model with int64");
+            return Err(BackendError::Config(text));
+        }
+    };
+    Ok(pair.repeat(lanes))
+}
+
+/// The plan of an engine's buffers.
+fn plan(settings: &Settings, engine: &Engine) -> Result<Plan, BackendError> {
+    let manifest = &settings.manifest;
+    let tensors = Tensors::find(&engine.tensors(), manifest, settings.lanes)?;
+    let (name, lanes, input, element) = tensors.picture;
+    let half = match element {
+        Element::F32 => false,
+        Element::F16 => true,
+        other => {
+            let text =
+                format!("the engine's picture input holds {other:?}: build it with float32 or float16 inputs");
+            return Err(BackendError::Config(text));
+        }
+    };
+    let size = match tensors.size {
+        Some((name, element)) => Some((name, size_content(element, lanes, input)?)),
+        None => None,
+    };
+    let specs: Vec<TensorSpec> = tensors.outputs.iter().map(spec).collect();
+    let kinds: Vec<Element> = tensors.outputs.iter().map(|t| t.element).collect();
+    let cache = settings.state_dir.as_ref().map(|folder| folder.join("kernels"));
+    let pixels = input.0 as usize * input.1 as usize;
+    let whole = vec![lanes, 3, input.1 as usize, input.0 as usize];
+    let open = engine.tensors().into_iter().filter(|tensor| tensor.input && tensor.shape.contains(&None));
+    // Beside the picture there is only the size, a pair a lane.
+    let shapes =
+        open.map(|t| if t.name == name { (t.name, whole.clone()) } else { (t.name, vec![lanes, 2]) }).collect();
+    Ok(Plan {
+        device: settings.device.clone(),
+        kernels: Kernels::load(&settings.device, cache.as_deref())?,
+        format: InputFormat { spec: manifest.input.clone(), size: input, half },
+        head: HeadPlan::new(&tensors.head, &specs, &kinds, manifest.thresholds.confidence)?,
+        lanes,
+        shapes,
+        picture: (name, lanes * 3 * pixels * element.bytes()),
+        size,
+        surfaces: Mutex::new(SurfaceMap::new(&settings.device)),
+        outputs: tensors.outputs.iter().map(|t| (t.name.clone(), elements(t) * t.element.bytes())).collect(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tensor(name: &str, input: bool, shape: &[Option<usize>], element: Element) -> IoTensor {
+        IoTensor { name: name.to_owned(), input, shape: shape.to_vec(), element }
+    }
+
+    fn manifest(more: &str) -> Manifest {
+        let text = format!("name = \"m\"\nmodel = \"m.onnx\"\nlabels = \"coco80\"\n{more}");
+        Manifest::parse(&text, Path::new(""), |_| Err(std::io::ErrorKind::NotFound.into())).expect("a manifest")
+    }
+
+    /// A YOLOv8 of 64 x 64 with this batch.
+    fn yolov8(batch: Option<usize>) -> Vec<IoTensor> {
+        let picture = tensor("images", true, &[batch, Some(3), Some(64), Some(64)], Element::F16);
+        vec![picture, tensor("output0", false, &[batch, Some(84), Some(84)], Element::F16)]
+    }
+
+    fn find(tensors: &[IoTensor], more: &str, lanes: Option<usize>) -> Result<Tensors, String> {
+        Tensors::find(tensors, &manifest(more), lanes).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_batch_is_the_engines_or_where_that_is_open_the_configurations() {
+        for (built, wanted, lanes) in [(Some(16), None, 16), (Some(16), Some(16), 16), (None, Some(4), 4)] {
+            let found = find(&yolov8(built), "", wanted).unwrap_or_else(|error| panic!("{error}"));
+            assert_eq!((found.picture.1, found.picture.2), (lanes, (64, 64)));
+            assert_eq!(found.outputs[0].shape, [Some(lanes), Some(84), Some(84)]);
+        }
+        let error = find(&yolov8(Some(16)), "", Some(4)).err().unwrap_or_default();
+        assert!(
+            error.contains("built for batches of 16, the configuration says 4: set engine.batch = 16"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn an_engine_that_the_manifest_does_not_fit_is_refused_in_words() {
+        let open = tensor("images", true, &[Some(1), Some(3), None, None], Element::F32);
+        let flat = tensor("images", true, &[Some(1), Some(12288)], Element::F32);
+        let output = tensor("output0", false, &[Some(1), Some(84), Some(84)], Element::F32);
+        let endless = tensor("output0", false, &[Some(1), Some(84), None], Element::F32);
+        let picture = &yolov8(Some(1))[0];
+        for (tensors, more, words) in [
+            (vec![flat, output.clone()], "", "no input is a picture (N x 3 x height x width)"),
+            (vec![open.clone(), output.clone()], "", "its input size is open: set input.size"),
+            (vec![picture.clone(), endless], "", "has no fixed size"),
+            (vec![picture.clone(), output.clone()], "[output]\nhead = \"detr\"\n", "`head = \"detr\"`"),
+        ] {
+            let error = find(&tensors, more, None).err().unwrap_or_default();
+            assert!(error.contains(words), "{error}");
+        }
+        let sized = find(&[open, output], "[input]\nsize = [64, 64]\n", None);
+        assert!(sized.is_ok_and(|found| found.picture.2 == (64, 64)));
+    }
+
+    #[test]
+    fn the_size_input_is_fed_width_and_height_a_lane() {
+        let bytes = size_content(Element::I64, 2, (640, 480)).expect("int64 will do");
+        assert_eq!(bytes, [640i64, 480, 640, 480].iter().flat_map(|v| v.to_ne_bytes()).collect::<Vec<_>>());
+        assert!(size_content(Element::Bool, 1, (8, 8)).is_err());
+    }
+}

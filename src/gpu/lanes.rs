@@ -1,0 +1,320 @@
+//! One batch's way over the GPU: frames → letterbox → engine → head → candidates.
+//!
+//! [`Lanes`] is one context of the engine with a stream and all buffers of a batch. Everything after the frames'
+//! addresses are known is one CUDA graph: the lane table goes up, one letterbox launch, the engine, one launch that
+//! reads the head, and the candidates come down. Several of them overlap on one GPU.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::device::Device;
+use super::error::GpuError;
+use super::head::HeadPlan;
+use super::kernels::Kernels;
+use super::letterbox::{InputFormat, LaneEntry};
+use super::memory::{DeviceBuffer, Pinned};
+use super::stream::{Event, Graph, Stream};
+use super::surface::SurfaceMap;
+use super::trt::{Context, Engine};
+use crate::frame::{Image, NvmmImage, PixelFormat, SystemImage};
+use crate::letterbox::Letterbox;
+use crate::yolo::Candidates;
+
+/// Planes of an uploaded frame start at multiples of this.
+const PLANE_ALIGN: usize = 256;
+
+/// What all [`Lanes`] of an engine share.
+pub struct Plan {
+    /// The device.
+    pub device: Device,
+    /// Compiled for it.
+    pub kernels: Kernels,
+    /// The picture input.
+    pub format: InputFormat,
+    /// How the outputs are read.
+    pub head: HeadPlan,
+    /// Frames a batch has.
+    pub lanes: usize,
+    /// Inputs whose shape the engine leaves open, with the one that is used.
+    pub shapes: Vec<(String, Vec<usize>)>,
+    /// Name and bytes of the picture input.
+    pub picture: (String, usize),
+    /// Name and content of the input that is fed the input's size, where there is one.
+    pub size: Option<(String, Vec<u8>)>,
+    /// Names and bytes of the outputs, in the order of the head's plan.
+    pub outputs: Vec<(String, usize)>,
+    /// Where a Jetson's surfaces are mapped.
+    pub surfaces: Mutex<SurfaceMap>,
+}
+
+impl Plan {
+    fn map_surface(&self, image: &NvmmImage) -> Result<([u64; 3], [usize; 3]), GpuError> {
+        self.surfaces.lock().unwrap_or_else(PoisonError::into_inner).planes(image)
+    }
+}
+
+/// One frame of a batch.
+pub struct LaneInput<'a> {
+    /// The pixels.
+    pub image: &'a Image,
+    /// How they are fitted.
+    pub letterbox: Letterbox,
+    /// Device address of the bitmap of input pixels to blank, 0 for none.
+    pub mask: u64,
+}
+
+/// How the work of a batch is started.
+enum Launch {
+    /// As one graph.
+    Graph(Graph),
+    /// Call by call: the engine cannot be captured.
+    Calls,
+}
+
+/// One context of the engine with its stream and buffers.
+///
+/// Fields are dropped in order: what the stream works on is dropped after it has been waited for.
+pub struct Lanes {
+    plan: Arc<Plan>,
+    stream: Stream,
+    launch: Launch,
+    context: Context,
+    started: Event,
+    finished: Event,
+    table_host: Pinned,
+    table: DeviceBuffer,
+    picture: DeviceBuffer,
+    /// Held for the engine, which has its address.
+    _size: Option<DeviceBuffer>,
+    outputs: Vec<DeviceBuffer>,
+    found_host: Pinned,
+    found: DeviceBuffer,
+    overflow: DeviceBuffer,
+    overflow_host: Option<Pinned>,
+    /// By lane: where frames in host memory pass through.
+    uploads: Vec<Option<Upload>>,
+}
+
+/// Room for one frame of host memory on its way to the device.
+struct Upload {
+    host: Pinned,
+    device: DeviceBuffer,
+}
+
+impl Lanes {
+    /// Makes the context and the buffers, runs the engine once over empty lanes and captures the graph.
+    ///
+    /// # Errors
+    ///
+    /// [`GpuError::Memory`] where the device is full, else what the engine says.
+    pub fn new(plan: &Arc<Plan>, engine: &Engine) -> Result<Self, GpuError> {
+        let device = &plan.device;
+        let stream = Stream::new(device)?;
+        let mut context = Context::new(engine)?;
+        for (name, shape) in &plan.shapes {
+            context.set_shape(name, shape)?;
+        }
+        let picture = DeviceBuffer::new(device, plan.picture.1)?;
+        context.set_address(&plan.picture.0, picture.address())?;
+        let size = plan.size.as_ref().map(|(name, content)| feed(&mut context, &stream, device, name, content));
+        let mut outputs = Vec::with_capacity(plan.outputs.len());
+        for (name, bytes) in &plan.outputs {
+            let output = DeviceBuffer::new(device, *bytes)?;
+            context.set_address(name, output.address())?;
+            outputs.push(output);
+        }
+        let table_bytes = plan.lanes * size_of::<LaneEntry>();
+        let (found_bytes, overflow_bytes) =
+            (plan.head.found_bytes(plan.lanes), plan.head.overflow_bytes(plan.lanes));
+        let mut lanes = Self {
+            plan: Arc::clone(plan),
+            launch: Launch::Calls,
+            context,
+            started: Event::new(device)?,
+            finished: Event::new(device)?,
+            table_host: Pinned::new(device, table_bytes)?,
+            table: DeviceBuffer::new(device, table_bytes)?,
+            picture,
+            _size: size.transpose()?,
+            outputs,
+            found_host: Pinned::new(device, found_bytes)?,
+            found: DeviceBuffer::new(device, found_bytes)?,
+            overflow: DeviceBuffer::new(device, overflow_bytes.max(1))?,
+            overflow_host: None,
+            uploads: (0..plan.lanes).map(|_| None).collect(),
+            stream,
+        };
+        lanes.warm_up()?;
+        Ok(lanes)
+    }
+
+    /// The first run sets the engine up; only then can it be captured.
+    fn warm_up(&mut self) -> Result<(), GpuError> {
+        let lanes = self.plan.lanes;
+        self.table_host.slice_mut(0, lanes).fill(LaneEntry::unused());
+        self.work()?;
+        self.stream.synchronize()?;
+        let stream = self.stream.clone();
+        match stream.capture(|| self.work()) {
+            Ok(graph) => self.launch = Launch::Graph(graph),
+            Err(error) => tracing::info!("this engine runs without a CUDA graph: {error}"),
+        }
+        self.start()?;
+        self.stream.synchronize()
+    }
+
+    /// Starts a batch. `done` is called on a thread of the driver when its candidates are there; it makes no CUDA
+    /// calls. The frames must live until then. At most as many as the plan has lanes.
+    ///
+    /// # Errors
+    ///
+    /// [`GpuError::Failed`] where the device is gone, [`GpuError::Config`] where a frame cannot be read.
+    pub fn launch(&mut self, frames: &[LaneInput<'_>], done: Box<dyn FnOnce() + Send>) -> Result<(), GpuError> {
+        self.started.record(&self.stream)?;
+        for (lane, frame) in frames.iter().enumerate() {
+            let entry = self.entry(lane, frame)?;
+            self.table_host.slice_mut::<LaneEntry>(0, self.plan.lanes)[lane] = entry;
+        }
+        self.table_host.slice_mut(0, self.plan.lanes)[frames.len()..].fill(LaneEntry::unused());
+        self.start()?;
+        self.finished.record(&self.stream)?;
+        self.stream.notify(done)
+    }
+
+    /// Whether the batch has finished.
+    ///
+    /// # Errors
+    ///
+    /// [`GpuError::Failed`] where it failed.
+    pub fn is_done(&self) -> Result<bool, GpuError> {
+        self.finished.done()
+    }
+
+    /// Milliseconds from the first upload of the finished batch to its candidates.
+    ///
+    /// # Errors
+    ///
+    /// [`GpuError::Failed`] where it failed.
+    pub fn milliseconds(&self) -> Result<f32, GpuError> {
+        self.finished.ms_since(&self.started)
+    }
+
+    /// Reads the candidates of a lane of the finished batch: at most `limit`, the best.
+    ///
+    /// # Errors
+    ///
+    /// [`GpuError::Config`] where the model reports a class that has no label.
+    pub fn read(&mut self, lane: usize, limit: usize, out: &mut Candidates) -> Result<(), GpuError> {
+        let plan = Arc::clone(&self.plan);
+        let more = plan.head.overflowed(&self.found_host, plan.lanes, lane);
+        if more > 0 {
+            self.fetch_overflow(lane, more)?;
+        }
+        plan.head.read(&self.found_host, self.overflow_host.as_ref(), plan.lanes, lane, limit, out)
+    }
+
+    /// The boxes that did not fit beside the counts: rare, so they come when asked for.
+    fn fetch_overflow(&mut self, lane: usize, boxes: usize) -> Result<(), GpuError> {
+        let bytes = self.plan.head.overflow_bytes(1);
+        if self.overflow_host.is_none() {
+            self.overflow_host = Some(Pinned::new(&self.plan.device, bytes)?);
+        }
+        let Some(host) = &mut self.overflow_host else { return Ok(()) };
+        let wanted = boxes * size_of::<super::head::GpuBox>();
+        self.stream.download(&self.overflow, lane * bytes, host, 0, wanted)?;
+        self.stream.synchronize()
+    }
+
+    fn start(&mut self) -> Result<(), GpuError> {
+        match &self.launch {
+            Launch::Graph(graph) => graph.launch(&self.stream),
+            Launch::Calls => self.work(),
+        }
+    }
+
+    /// What the graph holds.
+    fn work(&mut self) -> Result<(), GpuError> {
+        let (plan, stream) = (&self.plan, &self.stream);
+        stream.upload(&self.table_host, 0, &self.table, 0, self.table.len())?;
+        plan.kernels.letterbox(stream, &self.table, plan.lanes, &plan.format, &self.picture)?;
+        self.context.enqueue(stream.raw())?;
+        let outputs: Vec<&DeviceBuffer> = self.outputs.iter().collect();
+        plan.kernels.decode(stream, &plan.head, &self.table, plan.lanes, &outputs, &self.found, &self.overflow)?;
+        stream.download(&self.found, 0, &mut self.found_host, 0, self.found.len())
+    }
+
+    fn entry(&mut self, lane: usize, frame: &LaneInput<'_>) -> Result<LaneEntry, GpuError> {
+        let (planes, strides, format, colour) = match frame.image {
+            Image::Cuda(image) => (image.planes, image.strides, image.format, image.colour),
+            Image::System(image) => (self.upload(lane, image)?, image.strides, image.format, image.colour),
+            Image::Nvmm(image) => {
+                let (planes, strides) = self.plan.map_surface(image)?;
+                (planes, strides, PixelFormat::Nv12, image.colour)
+            }
+        };
+        Ok(LaneEntry::new(planes, strides, format, colour, &frame.letterbox, frame.mask))
+    }
+
+    /// Copies a frame of host memory into pinned memory and starts its way to the device.
+    fn upload(&mut self, lane: usize, image: &SystemImage) -> Result<[u64; 3], GpuError> {
+        let (sizes, offsets, bytes) = plane_layout(image);
+        let slot = &mut self.uploads[lane];
+        if slot.as_ref().is_none_or(|upload| upload.device.len() < bytes) {
+            let device = &self.plan.device;
+            *slot = Some(Upload { host: Pinned::new(device, bytes)?, device: DeviceBuffer::new(device, bytes)? });
+        }
+        let Some(upload) = slot else { return Ok([0; 3]) };
+        let mut addresses = [0; 3];
+        for plane in (0..3).filter(|plane| sizes[*plane] > 0) {
+            let from = image.planes.plane(plane);
+            let Some(from) = from.get(..sizes[plane]) else {
+                return Err(GpuError::Config(format!("plane {plane} of a frame is shorter than its caps say")));
+            };
+            upload.host.bytes_mut()[offsets[plane]..][..sizes[plane]].copy_from_slice(from);
+            addresses[plane] = upload.device.address() + offsets[plane] as u64;
+        }
+        self.stream.upload(&upload.host, 0, &upload.device, 0, bytes)?;
+        Ok(addresses)
+    }
+}
+
+impl Drop for Lanes {
+    /// The device may still be writing into the buffers that are about to go.
+    fn drop(&mut self) {
+        if let Err(error) = self.stream.synchronize() {
+            tracing::debug!("the GPU's stream ends with: {error}");
+        }
+    }
+}
+
+/// Bytes and offset of each plane, and bytes of all, as they are uploaded: with their rows' padding, but for the last.
+fn plane_layout(image: &SystemImage) -> ([usize; 3], [usize; 3], usize) {
+    let (width, height) = (image.width as usize, image.height as usize);
+    let (half_width, half_height) = (width.div_ceil(2), height.div_ceil(2));
+    let shapes = match image.format {
+        PixelFormat::I420 => [(width, height), (half_width, half_height), (half_width, half_height)],
+        PixelFormat::Nv12 => [(width, height), (2 * half_width, half_height), (0, 0)],
+    };
+    let (mut sizes, mut offsets, mut end) = ([0; 3], [0; 3], 0);
+    for (plane, (row, rows)) in shapes.into_iter().enumerate().filter(|(_, (row, _))| *row > 0) {
+        sizes[plane] = image.strides[plane] * (rows - 1) + row;
+        offsets[plane] = end;
+        end += sizes[plane].next_multiple_of(PLANE_ALIGN);
+    }
+    (sizes, offsets, end)
+}
+
+/// Fills an input of the engine that never changes.
+fn feed(
+    context: &mut Context,
+    stream: &Stream,
+    device: &Device,
+    name: &str,
+    content: &[u8],
+) -> Result<DeviceBuffer, GpuError> {
+    let (mut host, buffer) = (Pinned::new(device, content.len())?, DeviceBuffer::new(device, content.len())?);
+    host.bytes_mut().copy_from_slice(content);
+    stream.upload(&host, 0, &buffer, 0, content.len())?;
+    stream.synchronize()?;
+    context.set_address(name, buffer.address())?;
+    Ok(buffer)
+}
