@@ -2,11 +2,17 @@
 # do. Sourced. Uses $G (the folder of what was unpacked) and $run (the command that sets the environment).
 
 # Engines by name: what they are made of. The first is the one of the benches.
-engine_precision() { echo "${1##*-}"; }
+engine_precision() {
+    case $1 in
+    # Quantized before: the model brings its own scales.
+    *-qdq) echo int8 ;;
+    *) echo "${1##*-}" ;;
+    esac
+}
 
 # manifest ENGINE: writes the engine's manifest and prints its path.
 manifest() {
-    local file=$G/manifests/$1.toml precision
+    local file=$G/manifests/$1.toml precision model
     precision=$(engine_precision "$1")
     mkdir -p "$G/manifests"
     case $1 in
@@ -15,9 +21,11 @@ manifest() {
         sed "s|^model = \"\([^/].*\)\"|model = \"$G/model/\1\"|; /^\[tensorrt\]/,\$d" "$G/model/yolov8n.toml" >"$file"
         ;;
     yolox-nano-*)
+        model=$G/assets/models/yolox_nano.onnx
+        [ "$1" != yolox-nano-qdq ] || model=$G/qdq/yolox_nano_qdq.onnx
         cat >"$file" <<TOML
 name = "yolox-nano"
-model = "$G/assets/models/yolox_nano.onnx"
+model = "$model"
 labels = "coco80"
 [input]
 range = "0..255"
@@ -35,7 +43,7 @@ TOML
     {
         echo "[tensorrt]"
         echo "precision = \"$precision\""
-        [ "$precision" != int8 ] || echo "calibration = \"$G/calibration/${1%-*}.frames\""
+        [ "${1##*-}" != int8 ] || echo "calibration = \"$G/calibration/${1%-*}.frames\""
     } >>"$file"
     echo "$file"
 }
@@ -83,7 +91,7 @@ TOML
 engine_build() {
     local frames=$G/calibration/${1%-*}.frames
     mkdir -p "$G/engines" "$G/calibration"
-    if [ "$(engine_precision "$1")" = int8 ] && [ ! -f "$frames" ]; then
+    if [ "${1##*-}" = int8 ] && [ ! -f "$frames" ]; then
         $run "$G/bin/watchpost" engine calibrate --manifest "$(manifest "${1%-*}-fp32")" \
             --images "$G/assets/calibration" --out "$frames"
     fi
