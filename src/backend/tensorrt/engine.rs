@@ -159,9 +159,19 @@ pub fn open(settings: &Settings, progress: &Progress) -> Result<Loaded, BackendE
         }
         State::Unusable(text) => {
             tracing::warn!("{text}: it is being built now");
-            build::run(settings, &path, progress)?;
-            let stamp = built::stamp(&path).map_err(|e| BackendError::Unavailable(e.to_string()))?;
+            let stamp = build_wanted(settings, &path, progress)?;
             load(settings, &path, &stamp)
+        }
+    }
+}
+
+/// Builds what is wanted. An engine that does not fit even then would be built again and again.
+fn build_wanted(settings: &Settings, path: &Path, progress: &Progress) -> Result<Stamp, BackendError> {
+    build::run(settings, path, progress)?;
+    match Candidate::find(settings)?.state {
+        State::Good(stamp) => Ok(stamp),
+        State::Old(_, text) | State::Unusable(text) => {
+            Err(BackendError::Unavailable(format!("the engine that was just built does not fit: {text}")))
         }
     }
 }
@@ -169,8 +179,8 @@ pub fn open(settings: &Settings, progress: &Progress) -> Result<Loaded, BackendE
 fn build_beside(settings: &Settings, path: PathBuf, progress: &Progress) {
     let (settings, progress) = (settings.clone(), Arc::clone(progress));
     worker::spawn("build", move || {
-        let news = match build::run(&settings, &path, &progress) {
-            Ok(()) => Building::Done,
+        let news = match build_wanted(&settings, &path, &progress) {
+            Ok(_) => Building::Done,
             Err(BackendError::Stopped) => return,
             Err(error) => Building::Failed(format!("{error}; the old engine goes on")),
         };
