@@ -148,7 +148,9 @@ fn is_lossless(camera: &CameraConfig) -> bool {
 fn progress(news: Sender<News>, swap: Sender<()>, heart: Heartbeat, stopping: Arc<AtomicBool>) -> Progress {
     Arc::new(move |step| {
         // The loop does not turn while an engine is built before there is another, and is alive all the same.
-        heart.beat(Instant::now());
+        if matches!(step, Building::Step { beside: false, .. }) {
+            heart.beat(Instant::now());
+        }
         if step == Building::Done {
             // Full: it is about to look.
             let _ = swap.try_send(());

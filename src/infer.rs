@@ -22,6 +22,8 @@ const GATHER: Duration = Duration::from_micros(500);
 const REOPEN_AFTER: Duration = Duration::from_secs(1);
 /// A second failure within this time is fatal: the process starts again instead.
 const REOPEN_ONCE_IN: Duration = Duration::from_secs(60);
+/// How long news of an opened backend may wait for the main loop, which looks at least once a second.
+const NEWS_WAIT: Duration = Duration::from_secs(2);
 /// Dropped batches are logged at most this often.
 const LOG_EVERY: Duration = Duration::from_secs(10);
 
@@ -100,8 +102,8 @@ impl Inference {
 
     fn open(&self) -> Result<Box<dyn Backend>, BackendError> {
         let backend = (self.open)(self.wake.0.clone())?;
-        // Full or gone means that nobody waits for the news.
-        let _ = self.news.try_send(News::Opened(backend.spec().clone()));
+        // Of the news this one must not be lost: the daemon is ready by it. Full or gone for so long: nobody listens.
+        let _ = self.news.send_timeout(News::Opened(backend.spec().clone()), NEWS_WAIT);
         Ok(backend)
     }
 

@@ -39,6 +39,14 @@ impl Shared {
     }
 }
 
+impl Drop for Shared {
+    /// Inference ended before it took them.
+    fn drop(&mut self) {
+        let left = self.state.get_mut().unwrap_or_else(PoisonError::into_inner).frames.len();
+        self.metrics.dropped.inc_by(left as u64);
+    }
+}
+
 /// The camera's end. Closing is dropping.
 pub struct SlotWriter {
     shared: Arc<Shared>,
@@ -213,6 +221,16 @@ mod tests {
         assert!(!reader.ended());
         drop(writer);
         assert!(reader.ended());
+    }
+
+    #[test]
+    fn frames_that_nobody_took_are_counted_as_dropped() {
+        let metrics = CameraMetrics::default();
+        let (writer, reader) = slot(CameraId::new("gate"), metrics.clone(), 2, 5, bounded(1).0);
+        writer.put(frame(0));
+        writer.put(frame(1));
+        drop((writer, reader));
+        assert_eq!((metrics.dropped.get(), metrics.overwritten.get()), (2, 0));
     }
 
     #[test]

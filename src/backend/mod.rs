@@ -134,6 +134,9 @@ pub trait Backend {
     fn try_collect(&mut self, out: &mut Batch) -> Result<bool, BackendError>;
 }
 
+/// Made by NVIDIA's kernel driver where it is loaded.
+const GPU_NODE: &str = "/dev/nvidiactl";
+
 /// A backend as configured: everything needed to open it, now and after a failure.
 #[derive(Clone)]
 pub enum Settings {
@@ -168,7 +171,15 @@ impl Settings {
             BackendChoice::Openvino => Ok(openvino()),
             BackendChoice::Tensorrt => tensorrt::Settings::new(engine, manifest, state_dir).map(Self::TensorRt),
             BackendChoice::Auto => {
-                let Ok(device) = Device::open(engine.tensorrt.device) else { return Ok(openvino()) };
+                let device = match Device::open(engine.tensorrt.device) {
+                    Ok(device) => device,
+                    Err(error) => {
+                        if Path::new(GPU_NODE).exists() {
+                            tracing::warn!("there is an NVIDIA GPU, but OpenVINO runs the model: {error}");
+                        }
+                        return Ok(openvino());
+                    }
+                };
                 match tensorrt::Settings::on(device, engine, manifest, state_dir) {
                     Ok(settings) => Ok(Self::TensorRt(settings)),
                     Err(error) => {
@@ -234,6 +245,8 @@ pub enum Building {
         pct: u8,
         /// What is being done.
         text: String,
+        /// An older engine serves meanwhile.
+        beside: bool,
     },
     /// It is done while an older engine serves: opening anew takes the new one.
     Done,

@@ -9,6 +9,7 @@ mod engine;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::Sender;
@@ -41,6 +42,8 @@ pub struct Settings {
     tensorrt: TensorrtConfig,
     /// Where engines and kernels are kept; `None` keeps nothing.
     state_dir: Option<PathBuf>,
+    /// An engine is being built beside the one that serves. Clones share.
+    is_building: Arc<AtomicBool>,
     device: Device,
     library: Library,
 }
@@ -72,6 +75,7 @@ impl Settings {
             lanes: Some(engine.batch),
             tensorrt: engine.tensorrt.clone(),
             state_dir: state_dir.map(Path::to_path_buf),
+            is_building: Arc::default(),
             device,
             library: library(&engine.tensorrt)?,
         })
@@ -89,6 +93,7 @@ impl Settings {
             lanes: None,
             tensorrt: tensorrt.clone(),
             state_dir: None,
+            is_building: Arc::default(),
             device: Device::open(tensorrt.device)?,
             library: library(tensorrt)?,
         })

@@ -20,7 +20,8 @@ pub fn run(path: &Path) -> Result<(), Failure> {
     }
     let manifest = engine.as_ref().and_then(|engine| problems.keep(super::manifest(&engine.manifest)));
     if let (Some(engine), Some(manifest)) = (&engine, &manifest) {
-        backend(path, engine, manifest, &mut problems);
+        let state_dir = config.as_ref().map(|config| config.state_dir.as_path());
+        backend(path, engine, manifest, state_dir, &mut problems);
     }
     if let Some(config) = &config {
         problems.keep(state_dir(path, &config.state_dir));
@@ -68,14 +69,21 @@ fn cameras(path: &Path, cameras: &[CameraConfig], problems: &mut Problems) {
     }
 }
 
-fn backend(path: &Path, engine: &EngineConfig, manifest: &Manifest, problems: &mut Problems) {
+fn backend(
+    path: &Path,
+    engine: &EngineConfig,
+    manifest: &Manifest,
+    state_dir: Option<&Path>,
+    problems: &mut Problems,
+) {
     let mut add = |error| {
         let failure = Failure::from(error);
         let text = format!("{}: engine: {}", path.display(), failure.text);
         problems.add(Failure { text, ..failure });
     };
-    let settings = match Settings::choose(engine, &manifest.overridden(engine), None) {
-        Ok(Settings::OpenVino(settings)) => settings,
+    let settings = match Settings::choose(engine, &manifest.overridden(engine), state_dir) {
+        // Nothing is kept of a look.
+        Ok(Settings::OpenVino(settings)) => openvino::Settings { cache_dir: None, ..settings },
         Ok(Settings::TensorRt(settings)) => return tensorrt::check(&settings).err().into_iter().for_each(add),
         Err(error) => return add(error),
     };

@@ -181,7 +181,7 @@ impl<'a> Daemon<'a> {
     fn building(&mut self, step: &Building) {
         let serving = self.info.is_some();
         let text = match step {
-            Building::Step { pct, text } => {
+            Building::Step { pct, text, beside: _ } => {
                 let line = format!("the engine is being built: {pct} %, {text}");
                 if serving {
                     systemd::status(&line);
@@ -198,7 +198,13 @@ impl<'a> Daemon<'a> {
             Building::Done => "the engine is built".to_owned(),
             Building::Failed(text) => text.clone(),
         };
-        tracing::info!("{text}");
+        match step {
+            Building::Failed(_) => tracing::warn!("{text}"),
+            Building::Done | Building::Step { .. } => tracing::info!("{text}"),
+        }
+        if !matches!(step, Building::Step { .. }) {
+            systemd::status("running");
+        }
         self.publisher.notice(NoticeKind::EngineBuild, None, text);
     }
 

@@ -17,7 +17,17 @@ const MASKS: usize = 256;
 pub struct MaskCache {
     device: Device,
     stream: Stream,
-    known: Vec<(Arc<RegionMask>, Letterbox, DeviceBuffer)>,
+    known: Vec<Known>,
+    /// Times that one was asked for.
+    calls: u64,
+}
+
+struct Known {
+    mask: Arc<RegionMask>,
+    letterbox: Letterbox,
+    bitmap: DeviceBuffer,
+    /// The call that asked for it last.
+    used: u64,
 }
 
 impl MaskCache {
@@ -27,7 +37,7 @@ impl MaskCache {
     ///
     /// [`GpuError::Failed`] where the device gives no stream.
     pub fn new(device: &Device) -> Result<Self, GpuError> {
-        Ok(Self { device: device.clone(), stream: Stream::new(device)?, known: Vec::new() })
+        Ok(Self { device: device.clone(), stream: Stream::new(device)?, known: Vec::new(), calls: 0 })
     }
 
     /// Device address of the bitmap of `mask` under `letterbox` (see [`mask_bits`]), valid for the next batch. The first
@@ -37,9 +47,12 @@ impl MaskCache {
     ///
     /// [`GpuError::Memory`] where the device is full.
     pub fn address(&mut self, mask: &Arc<RegionMask>, letterbox: &Letterbox) -> Result<u64, GpuError> {
-        let known = self.known.iter().find(|(m, l, _)| Arc::ptr_eq(m, mask) && l == letterbox);
-        if let Some((_, _, bitmap)) = known {
-            return Ok(bitmap.address());
+        self.calls += 1;
+        let used = self.calls;
+        let known = self.known.iter_mut().find(|k| Arc::ptr_eq(&k.mask, mask) && k.letterbox == *letterbox);
+        if let Some(known) = known {
+            known.used = used;
+            return Ok(known.bitmap.address());
         }
         let bits = mask_bits(&mask.spans(letterbox), letterbox.input);
         let bytes = bits.len() * size_of::<u32>();
@@ -48,11 +61,12 @@ impl MaskCache {
         self.stream.upload(&host, 0, &buffer, 0, bytes)?;
         self.stream.synchronize()?;
         if self.known.len() == MASKS {
-            // Freeing waits for the batches that may still read it.
-            self.known.remove(0);
+            // Never one of this batch, which has fewer lanes. Freeing waits for the batches that may still read it.
+            let oldest = (0..MASKS).min_by_key(|at| self.known[*at].used).unwrap_or(0);
+            self.known.swap_remove(oldest);
         }
         let address = buffer.address();
-        self.known.push((Arc::clone(mask), *letterbox, buffer));
+        self.known.push(Known { mask: Arc::clone(mask), letterbox: *letterbox, bitmap: buffer, used });
         Ok(address)
     }
 }

@@ -1,9 +1,10 @@
 //! Has an engine built by a program of its own: TensorRT's builder takes minutes, much memory, and trusts what it reads.
 
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, bounded};
 
@@ -12,29 +13,44 @@ use crate::backend::{BackendError, Building, Progress};
 use crate::engine::built::ProgressLine;
 use crate::worker;
 
+/// Longest build: the largest models take an hour on a Jetson.
+const LIMIT: Duration = Duration::from_secs(6 * 3600);
 /// Between two signs of life.
 const TICK: Duration = Duration::from_secs(1);
 /// What is read of the program's complaints, in bytes: the last lines say why.
 const COMPLAINT_BYTES: u64 = 1 << 16;
 
-/// Builds the engine at `path` and waits for it. `progress` hears of it each second, and stops it.
+/// Builds the engine at `path` and waits for it, perhaps `beside` one that serves. `progress` hears of it each second, and
+/// stops it.
 ///
 /// # Errors
 ///
 /// [`BackendError::Unavailable`]: in the builder's words, why not. [`BackendError::Stopped`] where `progress` says so.
-pub fn run(settings: &Settings, path: &Path, progress: &Progress) -> Result<(), BackendError> {
+pub fn run(settings: &Settings, path: &Path, progress: &Progress, beside: bool) -> Result<(), BackendError> {
     let builder = Builder::start(settings, path)?;
     let mut last = ProgressLine { pct: 0, text: "starting".to_owned() };
-    loop {
+    let begun = Instant::now();
+    let tell = |line: &ProgressLine| progress(Building::Step { pct: line.pct, text: line.text.clone(), beside });
+    while begun.elapsed() < LIMIT {
         match builder.lines.recv_timeout(TICK) {
             Ok(line) => last = line,
             Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return builder.end(),
+            Err(RecvTimeoutError::Disconnected) => {
+                return builder.end().map_err(|error| {
+                    // A service manager ends both at once, and we hear of it a moment later.
+                    std::thread::sleep(TICK);
+                    if tell(&last) { error } else { BackendError::Stopped }
+                });
+            }
         }
-        if !progress(Building::Step { pct: last.pct, text: last.text.clone() }) {
+        if !tell(&last) {
             return Err(BackendError::Stopped);
         }
     }
+    let hours = LIMIT.as_secs() / 3600;
+    Err(BackendError::Unavailable(format!(
+        "the engine was not built within {hours} h: run `watchpost engine build` to see what it does"
+    )))
 }
 
 /// The running program; dropping it ends it.
@@ -66,6 +82,8 @@ impl Builder {
         if let Some(folder) = &settings.tensorrt.library {
             command.arg("--tensorrt").arg(folder);
         }
+        // Ctrl-C on our terminal is for us to pass on.
+        command.process_group(0);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(fail)?;
         let (telling, lines) = bounded(16);

@@ -1,6 +1,7 @@
 //! From a built engine file to a loaded engine whose tensors we can read and write.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use super::{Settings, build};
@@ -110,11 +111,11 @@ fn wrong_order(error: OrderError) -> BackendError {
 pub fn look(settings: &Settings) -> Result<(), BackendError> {
     let candidate = Candidate::find(settings)?;
     match candidate.state {
-        State::Good(_) | State::Old(..) => Ok(()),
-        State::Unusable(_) if settings.tensorrt.build => {
+        State::Good(_) => Ok(()),
+        State::Old(..) | State::Unusable(_) if settings.tensorrt.build => {
             order::of(&settings.manifest, settings.lanes).map(drop).map_err(wrong_order)
         }
-        State::Unusable(text) => Err(BackendError::Unavailable(text)),
+        State::Old(_, text) | State::Unusable(text) => Err(BackendError::Unavailable(text)),
     }
 }
 
@@ -128,7 +129,11 @@ pub fn check(settings: &Settings) -> Result<(), BackendError> {
     settings.device.bind()?;
     let candidate = Candidate::find(settings)?;
     match &candidate.state {
-        State::Good(stamp) => load(settings, &candidate.path, stamp).map(drop),
+        // Nothing is written by a look.
+        State::Good(stamp) => {
+            let bare = Settings { state_dir: None, ..settings.clone() };
+            load(&bare, &candidate.path, stamp).map(drop)
+        }
         State::Old(_, text) | State::Unusable(text) => {
             println!("{text}; `watchpost run` does that");
             Ok(())
@@ -146,28 +151,38 @@ pub fn check(settings: &Settings) -> Result<(), BackendError> {
 pub fn open(settings: &Settings, progress: &Progress) -> Result<Loaded, BackendError> {
     let candidate = Candidate::find(settings)?;
     let path = candidate.path;
-    match candidate.state {
-        State::Good(stamp) => load(settings, &path, &stamp),
-        State::Old(_, text) | State::Unusable(text) if !settings.tensorrt.build => {
-            Err(BackendError::Unavailable(format!("{text}, or set engine.tensorrt.build = true")))
-        }
-        State::Old(stamp, text) => {
-            tracing::warn!("{text}: it serves until the new one is built");
-            let loaded = load(settings, &path, &stamp)?;
-            build_beside(settings, path, progress);
-            Ok(loaded)
-        }
-        State::Unusable(text) => {
-            tracing::warn!("{text}: it is being built now");
-            let stamp = build_wanted(settings, &path, progress)?;
-            load(settings, &path, &stamp)
-        }
+    let unfit = match candidate.state {
+        State::Good(stamp) => match load(settings, &path, &stamp) {
+            // Cut off, or refused by TensorRT all the same: as good as none.
+            Err(BackendError::Unavailable(text)) => text,
+            end => return end,
+        },
+        State::Old(stamp, text) if settings.tensorrt.build => match load(settings, &path, &stamp) {
+            Ok(loaded) => {
+                tracing::warn!("{text}; the old one serves until a new one is built");
+                build_beside(settings, path, progress);
+                return Ok(loaded);
+            }
+            Err(error) => error.to_string(),
+        },
+        State::Old(_, text) | State::Unusable(text) => text,
+    };
+    if !settings.tensorrt.build {
+        return Err(BackendError::Unavailable(format!("{unfit}, or set engine.tensorrt.build = true")));
     }
+    tracing::warn!("{unfit}; it is being built now");
+    let stamp = build_wanted(settings, &path, progress, false)?;
+    load(settings, &path, &stamp)
 }
 
 /// Builds what is wanted. An engine that does not fit even then would be built again and again.
-fn build_wanted(settings: &Settings, path: &Path, progress: &Progress) -> Result<Stamp, BackendError> {
-    build::run(settings, path, progress)?;
+fn build_wanted(
+    settings: &Settings,
+    path: &Path,
+    progress: &Progress,
+    beside: bool,
+) -> Result<Stamp, BackendError> {
+    build::run(settings, path, progress, beside)?;
     match Candidate::find(settings)?.state {
         State::Good(stamp) => Ok(stamp),
         State::Old(_, text) | State::Unusable(text) => {
@@ -176,15 +191,20 @@ fn build_wanted(settings: &Settings, path: &Path, progress: &Progress) -> Result
     }
 }
 
+/// One builder at a time: a backend that is opened anew meanwhile waits for the same.
 fn build_beside(settings: &Settings, path: PathBuf, progress: &Progress) {
+    if settings.is_building.swap(true, Ordering::Relaxed) {
+        return;
+    }
     let (settings, progress) = (settings.clone(), Arc::clone(progress));
     worker::spawn("build", move || {
-        let news = match build_wanted(&settings, &path, &progress) {
+        let built = build_wanted(&settings, &path, &progress, true);
+        settings.is_building.store(false, Ordering::Relaxed);
+        progress(match built {
             Ok(_) => Building::Done,
             Err(BackendError::Stopped) => return,
             Err(error) => Building::Failed(format!("{error}; the old engine goes on")),
-        };
-        progress(news);
+        });
     });
 }
 
