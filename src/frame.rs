@@ -114,6 +114,18 @@ impl Image {
     }
 }
 
+/// The GPU that the engine runs on: decoders put their frames into its memory, reached from its primary context.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GpuShare {
+    /// `CUcontext` of the device: its primary context, which must outlive every camera.
+    pub context: usize,
+    /// Ordinal of the device.
+    pub device: i32,
+    /// Most frames of one camera that are out at once: in its slot (a batch for a file read fast, else one), in
+    /// staging, in batches in flight.
+    pub frames: u32,
+}
+
 /// A frame in device memory, readable from the device's primary context.
 pub struct CudaImage {
     /// Plane layout.

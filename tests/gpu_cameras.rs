@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, bounded};
 use cudarc::driver::{CudaContext, result, sys};
-use watchpost::camera::{self, Camera, GpuShare};
+use watchpost::camera::{self, Camera};
 use watchpost::config::{CameraConfig, Decode, DetectionsMode, Pace, Source};
 use watchpost::event::CameraStatus;
-use watchpost::frame::{CameraId, CudaImage, Frame, Image, PixelFormat, SystemImage};
+use watchpost::frame::{CameraId, CudaImage, Frame, GpuShare, Image, PixelFormat, SystemImage};
 use watchpost::health::Board;
 use watchpost::metrics::CameraMetrics;
 use watchpost::slot::{self, SlotReader};

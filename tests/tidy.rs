@@ -28,6 +28,7 @@ const CRATE_HOMES: &[(&str, &[&str])] = &[
     ("gstreamer_video", &["camera"]),
     ("cudarc", &["gpu"]),
     ("tensorrt_sys", &["gpu"]),
+    ("libloading", &["camera", "gpu"]),
     ("openvino", &["backend"]),
     ("openvino_sys", &["backend"]),
     ("rumqttc", &["publish"]),

@@ -13,7 +13,7 @@ use crossbeam::channel::Sender;
 use crate::config::{BackendChoice, Config, EngineConfig};
 use crate::engine::Manifest;
 use crate::event::Model;
-use crate::frame::{Frame, FrameInfo};
+use crate::frame::{Frame, FrameInfo, GpuShare};
 use crate::gpu::device::Device;
 use crate::letterbox::Letterbox;
 use crate::yolo::Candidates;
@@ -228,7 +228,7 @@ impl Settings {
     }
 
     /// Where cameras should decode into, if the backend reads device memory.
-    pub fn gpu_share(&self) -> Option<tensorrt::Share> {
+    pub fn gpu_share(&self) -> Option<GpuShare> {
         match self {
             Self::OpenVino(_) => None,
             Self::TensorRt(settings) => Some(settings.share()),

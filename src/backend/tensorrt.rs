@@ -17,7 +17,7 @@ use crossbeam::channel::Sender;
 use super::{Backend, BackendError, Batch, Lane, ModelSpec, Progress};
 use crate::config::{EngineConfig, TensorrtConfig};
 use crate::engine::Manifest;
-use crate::frame::Frame;
+use crate::frame::{Frame, GpuShare};
 use crate::gpu::alone;
 use crate::gpu::device::Device;
 use crate::gpu::error::GpuError;
@@ -100,28 +100,17 @@ impl Settings {
     }
 
     /// What decoders need to know.
-    pub fn share(&self) -> Share {
+    pub fn share(&self) -> GpuShare {
         // A live camera has one frame in a batch. A lossless file that fills batches alone waits for its decoder.
         let frames = 2 + self.tensorrt.contexts;
         let context = self.device.raw_context();
         // Device numbers are at most 63, contexts at most 8.
-        Share { context, device: self.device.ordinal() as i32, frames: frames as u32 }
+        GpuShare { context, device: self.device.ordinal() as i32, frames: frames as u32 }
     }
 }
 
 fn library(tensorrt: &TensorrtConfig) -> Result<Library, BackendError> {
     Ok(Library::open(tensorrt.library.as_deref()).map_err(GpuError::from)?)
-}
-
-/// The device that frames are read from.
-#[derive(Clone, Copy, Debug)]
-pub struct Share {
-    /// `CUcontext`: its primary context.
-    pub context: usize,
-    /// Its number.
-    pub device: i32,
-    /// Most frames of one camera that are out at once: slot, staging and batches in flight.
-    pub frames: u32,
 }
 
 /// A batch's place: a context and what is remembered of the batch in it.

@@ -10,18 +10,7 @@ use super::elements::is_installed;
 use super::memory::{Memory, cuda};
 use super::pipeline::CameraError;
 use crate::config::{Decode, Source};
-
-/// The GPU that the engine runs on: decoders put their frames into its memory, reached from its primary context.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct GpuShare {
-    /// `CUcontext` of the device: its primary context, which must outlive every camera.
-    pub context: usize,
-    /// Ordinal of the device.
-    pub device: i32,
-    /// Most frames of one camera that are out at once: in its slot (a batch for a file read fast, else one), in
-    /// staging, in batches in flight.
-    pub frames: u32,
-}
+use crate::frame::GpuShare;
 
 /// Surfaces beyond those that are out: one being written, one on its way.
 const SPARE_SURFACES: i64 = 2;

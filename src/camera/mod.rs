@@ -14,7 +14,7 @@ pub mod probe;
 mod sink;
 mod worker;
 
-pub use decode::{GpuShare, Kind, use_gpu};
+pub use decode::{Kind, use_gpu};
 pub use pipeline::CameraError;
 pub use worker::{Camera, Control, start};
 

@@ -132,8 +132,7 @@ fn check_output(path: &Path) -> Result<(), Failure> {
 fn manifest(args: &DetectArgs) -> Result<Manifest, Failure> {
     let mut manifest = super::manifest(&args.engine)?;
     if let Some(model) = &args.model {
-        manifest.model.clone_from(model);
-        manifest.sha256 = None;
+        manifest.take_model(model);
     }
     let limits = &mut manifest.thresholds;
     if args.coco.is_some() {

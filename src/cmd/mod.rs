@@ -15,7 +15,7 @@ use std::path::Path;
 use crossbeam::channel::Sender;
 
 use crate::backend::{BackendError, Settings};
-use crate::camera::{CameraError, GpuShare};
+use crate::camera::CameraError;
 use crate::cli::{Cli, Code, Command, Failure};
 use crate::config::{self, Config, Problem, WHOLE_FILE};
 use crate::daemon::Surroundings;
@@ -72,7 +72,7 @@ fn start_gstreamer() -> Result<(), Failure> {
 /// Cameras decode into the memory of the GPU where the backend reads it there.
 fn share_gpu(settings: &Settings) {
     if let Some(share) = settings.gpu_share() {
-        camera::use_gpu(GpuShare { context: share.context, device: share.device, frames: share.frames });
+        camera::use_gpu(share);
     }
 }
 

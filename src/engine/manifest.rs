@@ -212,13 +212,18 @@ impl Manifest {
     pub fn overridden(&self, engine: &EngineConfig) -> Self {
         let mut manifest = self.clone();
         if let Some(model) = &engine.model {
-            manifest.model.clone_from(model);
-            manifest.sha256 = None;
+            manifest.take_model(model);
         }
         let thresholds = &mut manifest.thresholds;
         thresholds.confidence = engine.confidence.unwrap_or(thresholds.confidence);
         thresholds.nms = engine.nms.unwrap_or(thresholds.nms);
         manifest
+    }
+
+    /// Another ONNX file in place of its own; the digest is not that one's.
+    pub fn take_model(&mut self, model: &Path) {
+        self.model = model.to_owned();
+        self.sha256 = None;
     }
 
     /// Hashes the model file and compares it with `sha256` where that is given; to be called before the model is

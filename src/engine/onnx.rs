@@ -2,6 +2,7 @@
 //!
 //! The runtime's own words about a download that broke off, or a page saved under a model's name, help nobody.
 
+pub mod fields;
 pub mod graph;
 
 use std::fs::File;

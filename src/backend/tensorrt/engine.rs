@@ -109,13 +109,16 @@ fn wrong_order(error: OrderError) -> BackendError {
 ///
 /// Why it can be neither.
 pub fn look(settings: &Settings) -> Result<(), BackendError> {
-    let candidate = Candidate::find(settings)?;
-    match candidate.state {
+    look_at(settings, &Candidate::find(settings)?)
+}
+
+fn look_at(settings: &Settings, candidate: &Candidate) -> Result<(), BackendError> {
+    match &candidate.state {
         State::Good(_) => Ok(()),
         State::Old(..) | State::Unusable(_) if settings.tensorrt.build => {
             order::of(&settings.manifest, settings.lanes).map(drop).map_err(wrong_order)
         }
-        State::Old(_, text) | State::Unusable(text) => Err(BackendError::Unavailable(text)),
+        State::Old(_, text) | State::Unusable(text) => Err(BackendError::Unavailable(text.clone())),
     }
 }
 
@@ -125,9 +128,9 @@ pub fn look(settings: &Settings) -> Result<(), BackendError> {
 ///
 /// As [`open`].
 pub fn check(settings: &Settings) -> Result<(), BackendError> {
-    look(settings)?;
-    settings.device.bind()?;
     let candidate = Candidate::find(settings)?;
+    look_at(settings, &candidate)?;
+    settings.device.bind()?;
     match &candidate.state {
         // Nothing is written by a look.
         State::Good(stamp) => {

@@ -14,9 +14,8 @@ use gstreamer as gst;
 use gstreamer::glib::translate::from_glib_full;
 use gstreamer_video::{VideoInfo, VideoMeta};
 
-use crate::camera::decode::GpuShare;
 use crate::camera::pipeline::CameraError;
-use crate::frame::{Colour, CudaImage, PixelFormat};
+use crate::frame::{Colour, CudaImage, GpuShare, PixelFormat};
 
 const LIBRARY_NAME: &str = "libgstcuda-1.0.so.0";
 /// `GST_CUDA_MEMORY_TYPE_NAME`.

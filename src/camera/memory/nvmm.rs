@@ -8,9 +8,9 @@
 
 use gstreamer as gst;
 
-use crate::camera::decode::{self, GpuShare};
+use crate::camera::decode;
 use crate::camera::pipeline::CameraError;
-use crate::frame::{Colour, CudaImage, Image, NvmmImage, PixelFormat};
+use crate::frame::{Colour, CudaImage, GpuShare, Image, NvmmImage, PixelFormat};
 
 const PLANES_MAX: usize = 4;
 

@@ -48,8 +48,7 @@ pub fn run(args: &EngineBuildArgs, console: &Console) -> Result<(), Failure> {
 /// What the command line says in the manifest's place.
 fn apply(args: &EngineBuildArgs, subject: &mut Subject) -> Result<(), Failure> {
     if let Some(onnx) = &args.onnx {
-        subject.manifest.model.clone_from(onnx);
-        subject.manifest.sha256 = None;
+        subject.manifest.take_model(onnx);
     }
     let spec = &mut subject.manifest.tensorrt;
     spec.precision = args.precision.unwrap_or(spec.precision);

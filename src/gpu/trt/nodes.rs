@@ -2,6 +2,8 @@
 //!
 //! Fields are those of onnx.proto: `ModelProto.graph` 7, `GraphProto.node` 1, `NodeProto.output` 2, `name` 3, `op_type` 4.
 
+use crate::engine::onnx::fields::Fields;
+
 /// A node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Node {
@@ -13,73 +15,22 @@ pub(super) struct Node {
 
 /// The nodes of a model; none where it cannot be read. Pure.
 pub(super) fn nodes(model: &[u8]) -> Vec<Node> {
-    let graphs = Fields(model).filter(|(field, _)| *field == 7);
-    graphs
-        .flat_map(|(_, graph)| Fields(graph))
-        .filter(|(field, _)| *field == 1)
-        .map(|(_, node)| read(node))
-        .collect()
+    let graphs = Fields(model).filter_map(|field| field.ok()?.bytes(7));
+    graphs.flat_map(Fields).filter_map(|field| field.ok()?.bytes(1)).map(read).collect()
 }
 
 fn read(node: &[u8]) -> Node {
     let mut found = Node::default();
     let mut output = None;
-    for (field, value) in Fields(node) {
-        let text = || String::from_utf8_lossy(value).into_owned();
-        match field {
-            2 if output.is_none() => output = Some(text()),
-            3 => found.name = text(),
-            4 => found.op = text(),
-            _ => {}
-        }
+    for field in Fields(node).flatten() {
+        output = output.or_else(|| field.text(2));
+        found.name = field.text(3).unwrap_or(found.name);
+        found.op = field.text(4).unwrap_or(found.op);
     }
     if found.name.is_empty() {
         found.name = output.unwrap_or_default();
     }
     found
-}
-
-/// The fields of a message that have a length, with their bytes; ends where the message is broken.
-struct Fields<'a>(&'a [u8]);
-
-impl<'a> Iterator for Fields<'a> {
-    type Item = (u64, &'a [u8]);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            let tag = self.varint()?;
-            match tag & 7 {
-                0 => drop(self.varint()?),
-                1 => drop(self.take(8)?),
-                2 => {
-                    let length = usize::try_from(self.varint()?).ok()?;
-                    return Some((tag >> 3, self.take(length)?));
-                }
-                5 => drop(self.take(4)?),
-                _ => return None,
-            }
-        }
-    }
-}
-
-impl<'a> Fields<'a> {
-    fn varint(&mut self) -> Option<u64> {
-        let mut value = 0;
-        for index in 0..10 {
-            let byte = self.take(1)?[0];
-            value |= u64::from(byte & 0x7f).checked_shl(7 * index).unwrap_or(0);
-            if byte & 0x80 == 0 {
-                return Some(value);
-            }
-        }
-        None
-    }
-
-    fn take(&mut self, bytes: usize) -> Option<&'a [u8]> {
-        let (taken, rest) = self.0.split_at_checked(bytes)?;
-        self.0 = rest;
-        Some(taken)
-    }
 }
 
 #[cfg(test)]
