@@ -29,8 +29,10 @@ const OFTEN: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::f
 const HOLD_MAX: Duration = Duration::from_secs(3600);
 /// Least and most bytes of snapshots.
 const SNAPSHOT_BYTES: RangeInclusive<u64> = 1 << 20..=1 << 40;
+/// Ten years in seconds, as durations are written.
+const TEN_YEARS: u64 = 315_576_000;
 /// Shortest and longest life of a snapshot.
-const SNAPSHOT_AGE: RangeInclusive<Duration> = Duration::from_secs(60)..=Duration::from_secs(3650 * 86_400);
+const SNAPSHOT_AGE: RangeInclusive<Duration> = Duration::from_secs(60)..=Duration::from_secs(TEN_YEARS);
 /// Why something cannot be had without tracks.
 pub(super) const TRACKS: &str = "this needs tracks: set tracking.enabled = true or remove it";
 
