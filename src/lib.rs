@@ -41,6 +41,7 @@ pub mod logging;
 pub mod metrics;
 pub mod process;
 pub mod rate;
+pub mod scene;
 pub mod signal;
 pub mod systemd;
 pub mod worker;

@@ -9,6 +9,7 @@ use crossbeam::channel::bounded;
 use serde::Serialize;
 
 use super::status_line::Progress;
+use crate::analyze::Output;
 use crate::backend::Settings;
 use crate::camera;
 use crate::cli::{BenchArgs, Code, Failure};
@@ -203,10 +204,12 @@ impl EndToEnd {
     ) -> Result<(), Failure> {
         let (sink, objects, messages) =
             (self.publisher.clone(), Arc::clone(&self.objects), Arc::clone(&self.messages));
-        let count = move |camera: &_, message: &crate::event::Detections| {
-            objects.fetch_add(message.objects.len() as u64, Ordering::Relaxed);
-            messages.fetch_add(1, Ordering::Relaxed);
-            sink.detections(camera, message);
+        let count = move |camera: &_, output: Output<'_>| {
+            if let Output::Detections(message) = output {
+                objects.fetch_add(message.objects.len() as u64, Ordering::Relaxed);
+                messages.fetch_add(1, Ordering::Relaxed);
+            }
+            super::run::say(&sink, camera, output);
         };
         let graph = Graph::start(config, manifest, settings, &self.around, Box::new(count));
         let spec = graph.news.iter().find_map(|news| match news {

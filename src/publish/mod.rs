@@ -18,9 +18,11 @@
 
 mod commands;
 mod connection;
+mod draft;
 mod embedded;
 mod fault;
 mod notice;
+mod open;
 mod queue;
 mod retained;
 mod session;
@@ -37,13 +39,13 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use tokio::sync::Notify;
 
 use crate::config::{Broker, MqttConfig, MqttProtocol};
-use crate::event::{Detections, Health, NoticeKind};
+use crate::event::{Counter, Detections, Event, Health, NoticeKind};
 use crate::frame::CameraId;
 use crate::metrics::PublishMetrics;
 use crate::worker::Heartbeat;
@@ -53,10 +55,11 @@ pub use notice::Identity;
 pub use topic::{Topic, TopicError, Topics};
 
 use connection::Endpoint;
+use draft::Draft;
 use embedded::Embedded;
-use notice::{Draft, Notices};
+use notice::Notices;
 use queue::{Live, LiveQueue};
-use spool::{Batch, Spool};
+use spool::{Batch, Derive, Spool};
 
 /// Entries that may wait for the spool: minutes of events.
 const INPUT_CAPACITY: usize = 4096;
@@ -90,9 +93,10 @@ pub enum PublishError {
 
 /// What goes to the `spool` thread.
 enum Input {
-    Notice(Draft),
+    Message(Draft),
     Retain(Topic, Vec<u8>),
     Forget(String),
+    Count(String, u64),
 }
 
 /// What the publishers and the two threads share.
@@ -180,7 +184,27 @@ impl Publisher {
     /// A notice: one sentence for people. On disk before it is sent, at QoS 1. Waits only where the disk is slower
     /// than 4,096 messages.
     pub fn notice(&self, kind: NoticeKind, camera: Option<&CameraId>, text: String) {
-        self.give(Input::Notice(self.shared.notices.draft(kind, camera, text)));
+        self.give(Input::Message(self.shared.notices.draft(kind, camera, text)));
+    }
+
+    /// An event of a track, which gets its number here. As [`Publisher::notice`]; until its `end` was
+    /// given, the next start ends it.
+    pub fn event(&self, event: Event) {
+        let topic = self.shared.topics.events(&CameraId::new(&event.camera));
+        self.give(Input::Message(Draft::event(topic, event)));
+    }
+
+    /// A count, retained.
+    pub fn count(&self, camera: &CameraId, counter: &Counter, value: u64) {
+        self.retain(self.shared.topics.count(camera, counter), value.to_string().into());
+    }
+
+    /// Every count is 0: nothing was seen yet.
+    pub fn reset_counts(&self) {
+        let topics = &self.shared.topics;
+        for topic in self.shared.spool.retained_topics(|topic| topics.is_count(topic)) {
+            self.give(Input::Count(topic, 0));
+        }
     }
 
     /// The latest message of a retained topic, QoS 1. Kept on disk and sent after every connect; an equal body is
@@ -276,7 +300,8 @@ pub fn start(
     let topics = Topics::new(&config.base, &identity.node)?;
     check_tls(config)?;
     let notices = Notices::new(identity, topics.notice());
-    let spool = open_spool(config, state_dir, &topics, &notices, &metrics)?;
+    let derive: Derive = Box::new(|_, _| Vec::new());
+    let spool = open_spool(config, state_dir, &topics, &notices, derive, &metrics)?;
     // The embedded broker speaks nothing else.
     let (broker, protocol) = match config.broker {
         Broker::Embedded { listen } => {
@@ -329,19 +354,22 @@ fn open_spool(
     state_dir: &Path,
     topics: &Topics,
     notices: &Notices,
+    derive: Derive,
     metrics: &PublishMetrics,
 ) -> Result<Spool, PublishError> {
     let path = state_dir.join(SPOOL_FILE);
     let error = |reason: String| PublishError::Spool { path: path.clone(), reason };
     std::fs::create_dir_all(state_dir).map_err(|e| error(e.to_string()))?;
-    let opened = Spool::open(&path, config.spool_bytes, notices.clone(), metrics.clone());
+    let opened = Spool::open(&path, config.spool_bytes, notices.clone(), derive, metrics.clone());
     let (spool, aside) = opened.map_err(|e| error(e.to_string()))?;
     // Topics of another base or node name would stay on the broker for ever.
     let strangers = spool.retained_topics(|topic| !topic.starts_with(topics.prefix()));
     let mut batch = Batch { retained: strangers.into_iter().map(|t| (t, None)).collect(), ..Batch::default() };
+    // Before anything of this start, and in one transaction: whatever happens then, they end once.
+    batch.messages = spool.open_tracks().ends(notices.identity(), topics, SystemTime::now());
     if let Some(aside) = aside {
         let text = format!("The spool was unreadable and is now {}: a new one was begun.", aside.display());
-        batch.notices.push(notices.draft(NoticeKind::SpoolReset, None, text));
+        batch.messages.push(notices.draft(NoticeKind::SpoolReset, None, text));
     }
     if !batch.is_empty() {
         spool.commit(&batch).map_err(|e| error(e.to_string()))?;
