@@ -12,7 +12,7 @@ use toml::de::DeTable;
 
 use self::files::Host;
 use super::report::{Report, Section};
-use super::{CameraConfig, Config, EngineConfig, LabelUse, resolve, shape};
+use super::{CameraConfig, Config, Draft, EngineConfig, LabelUse, resolve, shape};
 
 /// Hex digits of [`Config::hash`].
 const HASH_DIGITS: usize = 12;
@@ -60,6 +60,8 @@ pub struct Inspection {
     pub labels: Vec<LabelUse>,
     /// The whole, where every part is sound.
     pub(super) config: Option<Config>,
+    /// What can be changed of it by and by.
+    pub(super) draft: Option<Draft>,
 }
 
 impl Inspection {
@@ -76,7 +78,7 @@ impl Inspection {
     }
 
     fn unreadable(problems: Vec<Problem>) -> Self {
-        Self { problems, engine: None, cameras: Vec::new(), labels: Vec::new(), config: None }
+        Self { problems, engine: None, cameras: Vec::new(), labels: Vec::new(), config: None, draft: None }
     }
 }
 
@@ -87,6 +89,19 @@ impl Inspection {
 /// Every problem found, with its line and path.
 pub fn load(path: &Path) -> Result<Config, Problems> {
     inspect(path).into_config()
+}
+
+/// [`load`], with what lets commands change cameras later.
+///
+/// # Errors
+///
+/// As [`load`].
+pub fn open(path: &Path) -> Result<(Config, Draft), Problems> {
+    let mut found = inspect(path);
+    let draft = found.draft.take();
+    let config = found.into_config()?;
+    // Where the text could be read there is one.
+    Ok((config, draft.unwrap_or_else(|| Draft::new("", Path::new("")))))
 }
 
 /// Reads the configuration at `path` as far as that is possible.
@@ -109,7 +124,9 @@ pub fn inspect(path: &Path) -> Inspection {
         }
     };
     let host = Host { env: &|name| std::env::var(name).ok(), name: files::host_name() };
-    let mut found = inspect_on(&text, path.parent().unwrap_or(Path::new("")), &host);
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let mut found = inspect_on(&text, folder, &host);
+    found.draft = found.config.is_some().then(|| Draft::new(&text, folder));
     if world_writable {
         found.problems.insert(0, whole(None, "everyone may change this file: chmod o-w it".to_owned()));
     }

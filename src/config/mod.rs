@@ -3,6 +3,8 @@
 //! All commands use the same [`load`]. Every problem is reported at once, with its line and path.
 
 mod analytics;
+mod diff;
+mod draft;
 mod file;
 mod labels;
 mod load;
@@ -29,8 +31,10 @@ pub use analytics::{
     DeepstreamConfig, DeepstreamSchema, EventRules, FrigateConfig, HomeAssistantConfig, MotionConfig,
     SnapshotsConfig, TrackingConfig,
 };
+pub use diff::{Plan, plan};
+pub use draft::{CameraEdit, Draft};
 pub use labels::{LabelUse, unknown_labels};
-pub use load::{Inspection, Problem, Problems, WHOLE_FILE, inspect, load, parse};
+pub use load::{Inspection, Problem, Problems, WHOLE_FILE, inspect, load, open, parse};
 pub use resolve::source::of_address as parse_source;
 pub use secret::Secret;
 pub use units::parse_size;

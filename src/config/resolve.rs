@@ -55,7 +55,14 @@ pub(super) fn resolve(
 ) -> Inspection {
     let mut resolver = Resolver { report, folder, host, schedules: HashMap::new(), labels: Vec::new() };
     let (engine, cameras, config) = resolver.config(file, root, hash);
-    Inspection { problems: resolver.report.into_problems(), engine, cameras, labels: resolver.labels, config }
+    Inspection {
+        problems: resolver.report.into_problems(),
+        engine,
+        cameras,
+        labels: resolver.labels,
+        config,
+        draft: None,
+    }
 }
 
 /// What the checks share.
