@@ -101,11 +101,6 @@ impl Motion {
     pub fn spread(&self) -> f32 {
         self.x.p[0].max(self.y.p[0]).sqrt()
     }
-
-    /// Speed of the centre, pixels a second to the right and down.
-    pub fn speed(&self) -> [f32; 2] {
-        [self.x.speed, self.y.speed]
-    }
 }
 
 /// A value, its speed, and the covariance of both: value, value with speed, speed.

@@ -279,7 +279,8 @@ impl Tracker {
     /// Begins tracks with what is left.
     fn begin(&mut self, at: Duration, detections: &[Detection]) {
         for (index, detection) in detections.iter().enumerate() {
-            if self.step.of_detection[index].is_some() || !(detection.score >= self.settings.new) {
+            let begins = self.step.of_detection[index].is_none() && detection.score >= self.settings.new;
+            if !begins {
                 continue;
             }
             let seen = self.work.boxes[index];
