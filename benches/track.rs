@@ -12,16 +12,7 @@ const CALLS: u64 = 100;
 
 fn main() {
     for (people, frames) in [(20, 20_000), (100, 2_000)] {
-        let settings = TrackerSettings {
-            low: 0.1,
-            high: 0.4,
-            new: 0.5,
-            confirm_hits: 3,
-            confirm_after: Duration::from_millis(300),
-            lost_after: Duration::from_secs(2),
-            stationary_after: Duration::from_secs(10),
-        };
-        let mut tracker = Tracker::new(&settings);
+        let mut tracker = Tracker::new(&TrackerSettings::default());
         let (mut best, mut all, mut seen) = (Duration::MAX, Duration::ZERO, 0);
         let mut detections = Vec::new();
         for round in 0..frames / CALLS {

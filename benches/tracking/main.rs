@@ -9,7 +9,6 @@ mod scenes;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
-use std::time::Duration;
 
 use scenes::{SIZE, Scene};
 use watchpost::letterbox::Rect;
@@ -33,7 +32,7 @@ fn main() {
 }
 
 fn run(scene: &Scene, rate: f32) -> (String, String) {
-    let mut tracker = Tracker::new(&settings());
+    let mut tracker = Tracker::new(&TrackerSettings::default());
     let (mut truth, mut boxes, mut confirmed) = (String::new(), Vec::new(), BTreeSet::new());
     for (n, shot) in scene.shots(rate).iter().enumerate() {
         for (actor, rect) in &shot.truth {
@@ -56,17 +55,4 @@ fn line(text: &mut String, frame: usize, id: u64, rect: Rect, score: f32) {
     let [x, y] = [rect[0] * width, rect[1] * height];
     let (w, h) = ((rect[2] - rect[0]) * width, (rect[3] - rect[1]) * height);
     writeln!(text, "{},{},{x:.2},{y:.2},{w:.2},{h:.2},{score:.3},-1,-1,-1", frame + 1, id + 1).unwrap();
-}
-
-/// The defaults.
-fn settings() -> TrackerSettings {
-    TrackerSettings {
-        low: 0.1,
-        high: 0.4,
-        new: 0.5,
-        confirm_hits: 3,
-        confirm_after: Duration::from_millis(300),
-        lost_after: Duration::from_secs(2),
-        stationary_after: Duration::from_secs(10),
-    }
 }

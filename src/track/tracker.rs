@@ -38,6 +38,21 @@ pub struct TrackerSettings {
     pub stationary_after: Duration,
 }
 
+/// What suits a camera of 2 to 30 frames a second; the defaults of `[tracking]`.
+impl Default for TrackerSettings {
+    fn default() -> Self {
+        Self {
+            low: 0.1,
+            high: 0.4,
+            new: 0.5,
+            confirm_hits: 3,
+            confirm_after: Duration::from_millis(300),
+            lost_after: Duration::from_secs(2),
+            stationary_after: Duration::from_secs(10),
+        }
+    }
+}
+
 /// An object over time.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Track {
