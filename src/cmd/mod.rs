@@ -9,6 +9,7 @@ mod probe;
 mod run;
 mod schema;
 pub mod status_line;
+mod track;
 
 use std::path::Path;
 
