@@ -246,10 +246,14 @@ impl fmt::Display for Counter {
     }
 }
 
-/// A class name as one level of a topic: lower case, anything but letters, digits, `-` and `_` becomes `_`.
+/// A class name as a topic level: lower case, blanks as underscores, nothing that MQTT forbids in a level. `_` where
+/// nothing is left.
 pub fn label_level(label: &str) -> String {
-    let safe = |c: char| if c.is_alphanumeric() || c == '-' { c } else { '_' };
-    label.to_lowercase().chars().map(safe).collect()
+    let kept =
+        label.trim().chars().filter(|c| !matches!(c, '+' | '#' | '/') && (c.is_whitespace() || !c.is_control()));
+    let level: String =
+        kept.flat_map(|c| if c.is_whitespace() { '_' } else { c }.to_lowercase().collect::<Vec<_>>()).collect();
+    if level.is_empty() { "_".to_owned() } else { level }
 }
 
 /// `{base}/{node}/notice`: something a person or program should know. Spooled; never lost while the spool has room.

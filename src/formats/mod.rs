@@ -20,6 +20,8 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 
+use crate::event::label_level;
+
 /// A message to publish.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
@@ -46,16 +48,6 @@ impl Message {
     fn removal(topic: String) -> Self {
         Self { topic, body: Vec::new(), retain: true }
     }
-}
-
-/// A label as a topic level: lower case, blanks as underscores, nothing that MQTT forbids in a level. `_` where nothing
-/// is left.
-pub fn label_level(label: &str) -> String {
-    let kept =
-        label.trim().chars().filter(|c| !matches!(c, '+' | '#' | '/') && (c.is_whitespace() || !c.is_control()));
-    let level: String =
-        kept.flat_map(|c| if c.is_whitespace() { '_' } else { c }.to_lowercase().collect::<Vec<_>>()).collect();
-    if level.is_empty() { "_".to_owned() } else { level }
 }
 
 /// A name or label as people write it at the start of a line: `front_door` is "Front door".
