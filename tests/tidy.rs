@@ -226,6 +226,7 @@ fn documents_name_files_that_exist() {
         "benches/",
         "config/",
         "systemd/",
+        "schemas/",
         "cross/",
         ".ci/",
     ];

@@ -1,11 +1,14 @@
 //! What the tests of the forms are made of: one track's life, and a frame of it.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 
 use super::Message;
 use crate::event::{
-    Crossing, DETECTIONS_SCHEMA, Detections, Direction, EVENT_SCHEMA, EndReason, Event, EventKind, LatMs, Model,
-    Object, Ts,
+    CameraHealth, CameraState, CameraStatus, Crossing, DETECTIONS_SCHEMA, Detections, Direction, EVENT_SCHEMA,
+    EndReason, Event, EventKind, FrameCounts, HEALTH_SCHEMA, Health, INFO_SCHEMA, Info, LatMs, Model,
+    NOTICE_SCHEMA, Notice, NoticeKind, Object, STATE_SCHEMA, Ts,
 };
 use crate::frame::ClockSource;
 
@@ -109,6 +112,81 @@ pub fn detections() -> Detections {
             object(Some("gate-9f3c1a-412"), "person", 0, 0.831, [0.412, 0.22, 0.468, 0.551]),
             object(None, "traffic light", 9, 0.5, [0.0, 0.0, 1.0, 1.0]),
         ],
+    }
+}
+
+pub fn notice() -> Notice {
+    Notice {
+        schema: NOTICE_SCHEMA.to_owned(),
+        node: "edge07".to_owned(),
+        boot: "9f3c1a".to_owned(),
+        seq: 3,
+        at: "2026-09-30T10:15:02.417Z".to_owned(),
+        kind: NoticeKind::CameraLost,
+        camera: Some("gate".to_owned()),
+        text: "Camera gate was lost.".to_owned(),
+        replayed: false,
+    }
+}
+
+pub fn info() -> Info {
+    Info {
+        schema: INFO_SCHEMA.to_owned(),
+        node: "edge07".to_owned(),
+        boot: "9f3c1a".to_owned(),
+        version: "0.1.0".to_owned(),
+        started: "2026-09-30T10:00:00.000Z".to_owned(),
+        config: "sha256:00".to_owned(),
+        model: model(),
+        runtime: "OpenVINO".to_owned(),
+        schemas: BTreeMap::from([("cam/+/events".to_owned(), EVENT_SCHEMA.to_owned())]),
+        cameras: vec!["gate".to_owned()],
+    }
+}
+
+pub fn health() -> Health {
+    let camera = CameraHealth {
+        status: CameraStatus::Online,
+        fps: 25.0,
+        inferred_fps: 12.5,
+        frame_age_ms: 31.2,
+        frames: FrameCounts::default(),
+    };
+    Health {
+        schema: HEALTH_SCHEMA.to_owned(),
+        node: "edge07".to_owned(),
+        boot: "9f3c1a".to_owned(),
+        seq: 90,
+        at: "2026-09-30T10:15:00.000Z".to_owned(),
+        ready: true,
+        problems: Vec::new(),
+        overload: false,
+        uptime_s: 900,
+        rss_bytes: 300 << 20,
+        batch_fill: 0.9,
+        fps: 100.0,
+        frame_age_p95_ms: 60.0,
+        spool_pending: 0,
+        spool_dropped: 0,
+        detections_dropped: 0,
+        cameras: BTreeMap::from([("gate".to_owned(), camera)]),
+    }
+}
+
+pub fn state() -> CameraState {
+    CameraState {
+        schema: STATE_SCHEMA.to_owned(),
+        camera: "gate".to_owned(),
+        status: CameraStatus::Offline,
+        reason: "no answer".to_owned(),
+        since: "2026-09-30T10:14:00.000Z".to_owned(),
+        attempts: 2,
+        next_retry_ms: Some(2000),
+        size: Some([1920, 1080]),
+        clock: Some(ClockSource::RtcpSr),
+        fps: 0.0,
+        frames: FrameCounts::default(),
+        frame_age_ms: 31.2,
     }
 }
 
