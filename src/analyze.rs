@@ -196,6 +196,8 @@ fn worth_a_message(policy: Option<&Policy>, memory: &mut Memory, found: &[Detect
 fn object(detection: &Detection, labels: &[String]) -> Object {
     let label = labels.get(detection.class as usize).cloned();
     Object {
+        track: None,
+        zones: Vec::new(),
         label: label.unwrap_or_else(|| format!("class{}", detection.class)),
         class: detection.class,
         score: round4(detection.score),

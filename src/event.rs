@@ -12,6 +12,8 @@ use crate::frame::ClockSource;
 
 /// Version of the `detections` message.
 pub const DETECTIONS_SCHEMA: &str = "watchpost.detections/1";
+/// Version of the `events` message.
+pub const EVENT_SCHEMA: &str = "watchpost.event/1";
 /// Version of the `notice` message.
 pub const NOTICE_SCHEMA: &str = "watchpost.notice/1";
 /// Version of the `info` message.
@@ -96,6 +98,9 @@ pub struct LatMs {
 /// One detected object.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Object {
+    /// Id of its track, `{camera}-{boot}-{n}`, once it is confirmed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub track: Option<String>,
     /// Class name.
     pub label: String,
     /// Class number.
@@ -105,6 +110,123 @@ pub struct Object {
     /// x1, y1, x2, y2, 0..1 of the source.
     #[serde(rename = "box")]
     pub rect: [f32; 4],
+    /// Zones it is in; absent where the camera has none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub zones: Vec<String>,
+}
+
+/// `{base}/{node}/cam/{cam}/events`: the life of a track. Spooled, QoS 1: one `new`, any number of `update`, exactly
+/// one `end`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Event {
+    /// [`EVENT_SCHEMA`].
+    pub schema: String,
+    /// Name of the box.
+    pub node: String,
+    /// Name of the camera.
+    pub camera: String,
+    /// This start of the daemon: 6 hex digits. An `end` with the reason `restart` is from the start after the track's.
+    pub boot: String,
+    /// Number of the message on this topic in this boot, from 0.
+    pub seq: u64,
+    /// What happened.
+    #[serde(rename = "type")]
+    pub kind: EventKind,
+    /// Id of the track, `{camera}-{boot}-{n}`: the same in all its events, never used again.
+    pub id: String,
+    /// Number of the decoded frame it was seen in last.
+    pub frame: u64,
+    /// When that frame was caught.
+    pub ts: Ts,
+    /// Width and height of the source in pixels.
+    pub size: [u32; 2],
+    /// The model.
+    pub model: Model,
+    /// Class name, by the vote of all frames so far.
+    pub label: String,
+    /// Class number.
+    pub class: u32,
+    /// Score in that frame, 0..1.
+    pub score: f32,
+    /// Best score so far, 0..1.
+    pub top_score: f32,
+    /// x1, y1, x2, y2, 0..1 of the source.
+    #[serde(rename = "box")]
+    pub rect: [f32; 4],
+    /// Zones it is in.
+    pub zones: Vec<String>,
+    /// Zones it has been in, in the order of the first time.
+    pub entered_zones: Vec<String>,
+    /// Lines it has crossed, in order.
+    pub crossings: Vec<Crossing>,
+    /// When it was seen first.
+    pub start: String,
+    /// When it was seen last; in an `end` only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub end: Option<String>,
+    /// It has not moved for a while.
+    pub stationary: bool,
+    /// Why it ended; in an `end` only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub end_reason: Option<EndReason>,
+    /// Where its picture can be had by HTTP, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub snapshot_url: Option<String>,
+    /// Sent again, or later than it happened, because the broker was away.
+    pub replayed: bool,
+}
+
+/// Kinds of events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum EventKind {
+    /// The track is confirmed.
+    New,
+    /// Something about it changed.
+    Update,
+    /// It is over.
+    End,
+}
+
+/// Why a track ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum EndReason {
+    /// It went out of the picture.
+    Left,
+    /// It was no longer seen.
+    Lost,
+    /// The camera went away.
+    CameraLost,
+    /// The camera was switched off.
+    Disabled,
+    /// The camera was taken out of the configuration.
+    Removed,
+    /// The daemon ended without a word; this is from its next start.
+    Restart,
+    /// The daemon was stopped.
+    Shutdown,
+}
+
+/// A line that was crossed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Crossing {
+    /// Name of the line.
+    pub line: String,
+    /// Which way.
+    pub direction: Direction,
+    /// When the frame was caught.
+    pub at: String,
+}
+
+/// Which way a line was crossed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Direction {
+    /// From the left of `from` → `to` to its right.
+    In,
+    /// The other way.
+    Out,
 }
 
 /// `{base}/{node}/notice`: something a person or program should know. Spooled; never lost while the spool has room.

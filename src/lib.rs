@@ -8,8 +8,9 @@
 //! 4. a [`backend`] runs the [`engine`] over them (driven by [`infer`]; geometry in [`letterbox`] and [`mask`];
 //!    NVIDIA's libraries behind [`gpu`]),
 //! 5. [`yolo`] reads the head and suppresses duplicates,
-//! 6. [`analyze`] makes [`event`]s of what is left,
-//! 7. [`publish`] spools and sends them.
+//! 6. [`track`] knows what is where: zones, lines, what is filtered out, and at which hours,
+//! 7. [`analyze`] makes [`event`]s of what is left,
+//! 8. [`publish`] spools and sends them.
 //!
 //! Around it: [`config`] says what is true, [`daemon`] wires, [`metrics`], [`health`] and [`http`] tell, [`worker`], [`rate`],
 //! [`signal`], [`systemd`], [`process`] and [`logging`] hold the process, [`cli`] and [`cmd`] are the commands.
@@ -27,6 +28,7 @@ pub mod letterbox;
 pub mod mask;
 pub mod publish;
 pub mod slot;
+pub mod track;
 pub mod yolo;
 
 pub mod cli;

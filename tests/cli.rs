@@ -115,6 +115,22 @@ fn every_problem_of_a_configuration_is_told_at_once_with_its_line() {
 }
 
 #[test]
+fn labels_that_the_model_has_not_are_told_with_their_lines() {
+    let site = Site::new();
+    let cameras = "[[camera]]\nid = \"gate\"\nurl = \"test://\"\n[[camera.zone]]\nname = \"drive\"\n\
+        polygon = [[0, 0], [1, 0], [1, 1]]\nlabels = [\"a\", \"person\"]\n[camera.events]\nlabels = [\"B\"]";
+    let written = Written { cameras, ..Written::default() };
+    let told = [
+        "config.toml: line 16: camera[gate].zone[drive].labels: the model has no label \"person\": give one of",
+        "config.toml: line 18: camera[gate].events.labels: the model has no label \"B\": did you mean \"b\"?",
+    ];
+    for said in [site.check(&written), ended(&mut site.run(&written))] {
+        said.says(CONFIG, &told);
+        assert_eq!(said.err.matches("the model has no label").count(), told.len(), "{said:#?}");
+    }
+}
+
+#[test]
 fn what_the_machine_lacks_is_told_together_with_what_is_wrong() {
     let site = Site::new();
     site.write("tiny.toml", "name = \"tiny\"\nmodel = \"none.onnx\"\nlabels = [\"a\"]\n");

@@ -19,6 +19,7 @@ use watchpost::frame::{CameraId, CudaImage, Frame, GpuShare, Image, PixelFormat,
 use watchpost::health::Board;
 use watchpost::metrics::CameraMetrics;
 use watchpost::slot::{self, SlotReader};
+use watchpost::track::filter::Filter;
 
 /// Frames that a test holds.
 const HELD: usize = 16;
@@ -95,6 +96,11 @@ impl Rig {
             stall_timeout: Duration::from_secs(60),
             detections: DetectionsMode::All,
             detections_hz_max: None,
+            zones: Vec::new(),
+            lines: Vec::new(),
+            filter: Filter::default(),
+            events: None,
+            motion: None,
         };
         let (waker, wake) = bounded(1);
         let (metrics, board) = (CameraMetrics::default(), Board::default());

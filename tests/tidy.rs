@@ -34,6 +34,7 @@ const CRATE_HOMES: &[(&str, &[&str])] = &[
     ("rumqttc", &["publish"]),
     ("redb", &["publish"]),
     ("axum", &["http"]),
+    ("jiff", &["config", "track"]),
     ("tokio", &["http", "publish"]),
     ("clap", &["cli", "cmd", "main"]),
     ("anyhow", &["cmd", "main"]),

@@ -12,6 +12,7 @@ use crate::engine::Manifest;
 pub fn run(path: &Path) -> Result<(), Failure> {
     let mut found = config::inspect(path);
     let (engine, sound) = (found.engine.take(), std::mem::take(&mut found.cameras));
+    let labels = std::mem::take(&mut found.labels);
     let mut problems = Problems::default();
     let config = found.into_config().map_err(|all| Failure::new(Code::Config, super::listed(path, &all.0)));
     let config = problems.keep(config);
@@ -19,6 +20,9 @@ pub fn run(path: &Path) -> Result<(), Failure> {
         cameras(path, &sound, &mut problems);
     }
     let manifest = engine.as_ref().and_then(|engine| problems.keep(super::manifest(&engine.manifest)));
+    if let Some(manifest) = &manifest {
+        problems.keep(super::known_labels(path, &labels, manifest));
+    }
     if let (Some(engine), Some(manifest)) = (&engine, &manifest) {
         let state_dir = config.as_ref().map(|config| config.state_dir.as_path());
         backend(path, engine, manifest, state_dir, &mut problems);

@@ -17,7 +17,7 @@ use crossbeam::channel::Sender;
 use crate::backend::{BackendError, Settings};
 use crate::camera::CameraError;
 use crate::cli::{Cli, Code, Command, Failure};
-use crate::config::{self, Config, Problem, WHOLE_FILE};
+use crate::config::{self, Config, LabelUse, Problem, WHOLE_FILE};
 use crate::daemon::Surroundings;
 use crate::engine::{Manifest, ManifestError};
 use crate::publish::{self, Identity, PublishError, Publisher};
@@ -45,7 +45,14 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
 fn load(path: &Path) -> Result<(Config, Manifest), Failure> {
     let config = config::load(path).map_err(|problems| Failure::new(Code::Config, listed(path, &problems.0)))?;
     let manifest = manifest(&config.engine.manifest)?.overridden(&config.engine);
+    known_labels(path, &config.labels, &manifest)?;
     Ok((config, manifest))
+}
+
+/// Every label that the configuration at `path` names is one of the model's.
+fn known_labels(path: &Path, labels: &[LabelUse], manifest: &Manifest) -> Result<(), Failure> {
+    let unknown = config::unknown_labels(labels, &manifest.labels);
+    if unknown.is_empty() { Ok(()) } else { Err(Failure::new(Code::Config, listed(path, &unknown))) }
 }
 
 fn manifest(path: &Path) -> Result<Manifest, Failure> {

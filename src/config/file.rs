@@ -3,12 +3,21 @@
 //! Required settings are `Option`s, so that [`super::resolve`] can report all that are missing at once. Addresses may
 //! hold a password and are therefore [`Secret`]s. `config/example.toml` documents every setting.
 
+mod analytics;
+mod scene;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
 
 use super::{BackendChoice, Decode, DetectionsMode, MqttProtocol, Pace, Precision, Secret, Transport, units};
+
+pub(super) use analytics::{
+    FileCameraEvents, FileCameraMotion, FileDeepstream, FileEvents, FileFrigate, FileHomeAssistant, FileMotion,
+    FileSnapshots, FileSwitch, FileTracking,
+};
+pub(super) use scene::{ALWAYS, FileIgnored, FileLine, FilePoint, FilePoints, FileRule, FileSchedule, FileZone};
 
 /// The whole file.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -21,6 +30,16 @@ pub(super) struct FileConfig {
     pub engine: FileEngine,
     pub mqtt: FileMqtt,
     pub http: FileHttp,
+    pub tracking: FileTracking,
+    pub events: FileEvents,
+    pub snapshots: FileSnapshots,
+    pub motion: FileMotion,
+    pub homeassistant: FileHomeAssistant,
+    pub frigate: FileFrigate,
+    pub deepstream: FileDeepstream,
+    pub onvif: FileSwitch,
+    pub cloudevents: FileSwitch,
+    pub schedule: Vec<FileSchedule>,
     pub camera: Vec<FileCamera>,
 }
 
@@ -33,6 +52,16 @@ impl Default for FileConfig {
             engine: FileEngine::default(),
             mqtt: FileMqtt::default(),
             http: FileHttp::default(),
+            tracking: FileTracking::default(),
+            events: FileEvents::default(),
+            snapshots: FileSnapshots::default(),
+            motion: FileMotion::default(),
+            homeassistant: FileHomeAssistant::default(),
+            frigate: FileFrigate::default(),
+            deepstream: FileDeepstream::default(),
+            onvif: FileSwitch::default(),
+            cloudevents: FileSwitch::default(),
+            schedule: Vec::new(),
             camera: Vec::new(),
         }
     }
@@ -185,14 +214,19 @@ pub(super) struct FileCamera {
     pub pipeline: Option<String>,
     pub fps_max: Option<f64>,
     pub priority: i64,
-    /// Points are checked later: serde takes three numbers for an array of two.
-    pub mask: Vec<Vec<Vec<f64>>>,
+    pub mask: Vec<FilePoints>,
     #[serde(deserialize_with = "units::duration")]
     pub stall_timeout: Duration,
     pub pace: Pace,
     pub repeat: bool,
     pub detections: DetectionsMode,
     pub detections_hz_max: Option<f64>,
+    pub zone: Vec<FileZone>,
+    pub line: Vec<FileLine>,
+    pub filter: Vec<FileRule>,
+    pub ignore: Vec<FileIgnored>,
+    pub events: FileCameraEvents,
+    pub motion: FileCameraMotion,
 }
 
 impl Default for FileCamera {
@@ -219,6 +253,12 @@ impl Default for FileCamera {
             repeat: false,
             detections: DetectionsMode::All,
             detections_hz_max: None,
+            zone: Vec::new(),
+            line: Vec::new(),
+            filter: Vec::new(),
+            ignore: Vec::new(),
+            events: FileCameraEvents::default(),
+            motion: FileCameraMotion::default(),
         }
     }
 }

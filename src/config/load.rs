@@ -12,7 +12,7 @@ use toml::de::DeTable;
 
 use self::files::Host;
 use super::report::{Report, Section};
-use super::{CameraConfig, Config, EngineConfig, resolve, shape};
+use super::{CameraConfig, Config, EngineConfig, LabelUse, resolve, shape};
 
 /// Hex digits of [`Config::hash`].
 const HASH_DIGITS: usize = 12;
@@ -56,6 +56,8 @@ pub struct Inspection {
     pub engine: Option<EngineConfig>,
     /// The cameras that are sound.
     pub cameras: Vec<CameraConfig>,
+    /// Where labels are named; [`unknown_labels`](super::unknown_labels) holds them against the model's.
+    pub labels: Vec<LabelUse>,
     /// The whole, where every part is sound.
     pub(super) config: Option<Config>,
 }
@@ -74,7 +76,7 @@ impl Inspection {
     }
 
     fn unreadable(problems: Vec<Problem>) -> Self {
-        Self { problems, engine: None, cameras: Vec::new(), config: None }
+        Self { problems, engine: None, cameras: Vec::new(), labels: Vec::new(), config: None }
     }
 }
 

@@ -2,7 +2,9 @@
 //!
 //! All commands use the same [`load`]. Every problem is reported at once, with its line and path.
 
+mod analytics;
 mod file;
+mod labels;
 mod load;
 mod report;
 mod resolve;
@@ -19,7 +21,15 @@ use serde::Deserialize;
 
 use crate::frame::CameraId;
 use crate::mask::RegionMask;
+use crate::track::filter::Filter;
+use crate::track::line::Line;
+use crate::track::zone::Zone;
 
+pub use analytics::{
+    DeepstreamConfig, DeepstreamSchema, EventRules, FrigateConfig, HomeAssistantConfig, MotionConfig,
+    SnapshotsConfig, TrackingConfig,
+};
+pub use labels::{LabelUse, unknown_labels};
 pub use load::{Inspection, Problem, Problems, WHOLE_FILE, inspect, load, parse};
 pub use resolve::source::of_address as parse_source;
 pub use secret::Secret;
@@ -40,8 +50,24 @@ pub struct Config {
     pub mqtt: MqttConfig,
     /// The HTTP server.
     pub http: HttpConfig,
+    /// How detections become tracks; `None`: not at all, and so no camera has zones, lines or events.
+    pub tracking: Option<TrackingConfig>,
+    /// The best pictures of events; `None`: none are made.
+    pub snapshots: Option<SnapshotsConfig>,
+    /// Discovery by Home Assistant; `None`: off.
+    pub homeassistant: Option<HomeAssistantConfig>,
+    /// Events and counts as Frigate publishes them; `None`: off.
+    pub frigate: Option<FrigateConfig>,
+    /// Messages as DeepStream publishes them; `None`: off.
+    pub deepstream: Option<DeepstreamConfig>,
+    /// Messages as ONVIF cameras publish them.
+    pub onvif: bool,
+    /// Events as CloudEvents.
+    pub cloudevents: bool,
     /// The cameras, in the order written; ids are unique.
     pub cameras: Vec<CameraConfig>,
+    /// Where labels are named: only the model's manifest says which there are.
+    pub labels: Vec<LabelUse>,
     /// SHA-256 of the file as written, first 12 hex digits.
     pub hash: String,
 }
@@ -230,6 +256,16 @@ pub struct CameraConfig {
     pub detections: DetectionsMode,
     /// Most `detections` messages a second; `None` = no limit.
     pub detections_hz_max: Option<f64>,
+    /// Areas that tracks enter and leave, in the order written; names are unique in a camera.
+    pub zones: Vec<Zone>,
+    /// Lines that tracks cross, in the order written; names are unique in a camera.
+    pub lines: Vec<Line>,
+    /// Which detections are dropped before tracking.
+    pub filter: Filter,
+    /// Which tracks become events; `None`: none.
+    pub events: Option<EventRules>,
+    /// Frames go to the model only while something moves; `None`: all do.
+    pub motion: Option<MotionConfig>,
 }
 
 /// Where a camera's video comes from.

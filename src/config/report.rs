@@ -29,13 +29,13 @@ impl<'d> Section<'d> {
         Section { path: self.path_of(key), table: value.and_then(|v| v.get_ref().as_table()), start }
     }
 
-    /// The `[[camera]]` tables, in the order written.
-    pub fn cameras(&self) -> Vec<Section<'d>> {
-        let array = self.table.and_then(|table| table.get("camera")?.get_ref().as_array());
+    /// The `[[key]]` tables of this one, in the order written.
+    pub fn tables(&self, key: &str) -> Vec<Section<'d>> {
+        let array = self.table.and_then(|table| table.get(key)?.get_ref().as_array());
         let tables = array.into_iter().flat_map(|array| array.iter()).enumerate();
         tables
             .map(|(index, value)| Section {
-                path: format!("camera[{}]", camera_name(index, value.get_ref())),
+                path: format!("{}[{}]", self.path_of(key), element_name(index, value.get_ref())),
                 table: value.get_ref().as_table(),
                 start: Some(value.span().start),
             })
@@ -58,10 +58,11 @@ impl<'d> Section<'d> {
     }
 }
 
-/// A camera by its id where it has a sound one, else by its number from 1.
-pub(super) fn camera_name(index: usize, camera: &DeValue<'_>) -> String {
-    let id = camera.as_table().and_then(|table| table.get("id")?.get_ref().as_str());
-    id.filter(|id| is_topic_level(id)).map_or_else(|| format!("#{}", index + 1), str::to_owned)
+/// A camera by its id, a zone or the like by its name, where it has a sound one; else by its number from 1.
+pub(super) fn element_name(index: usize, element: &DeValue<'_>) -> String {
+    let table = element.as_table();
+    let name = table.and_then(|table| table.get("id").or_else(|| table.get("name"))?.get_ref().as_str());
+    name.filter(|name| is_topic_level(name)).map_or_else(|| format!("#{}", index + 1), str::to_owned)
 }
 
 /// A name that may stand as one level of a topic: `[A-Za-z0-9_-]`, 1 to 64 of them.

@@ -4,21 +4,27 @@
 //! [`Config`] exists only where no check failed, and no check hides another.
 
 mod address;
+mod analytics;
 mod camera;
 mod mqtt;
 mod polygon;
+mod scene;
 pub mod source;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::file::{FileConfig, FileEngine, FileHttp, FileOpenvino, FileTensorrt};
 use super::load::files::{self, Host};
 use super::report::{NAME_BYTES_MAX, Report, Section, is_topic_level};
-use super::{CameraConfig, Config, EngineConfig, HttpConfig, Inspection, OpenvinoConfig, Secret, TensorrtConfig};
+use super::{
+    CameraConfig, Config, EngineConfig, HttpConfig, Inspection, LabelUse, OpenvinoConfig, Secret, TensorrtConfig,
+};
+use crate::track::schedule::Schedule;
 
 /// Most cameras of one process.
 const CAMERAS_MAX: usize = 256;
@@ -47,9 +53,9 @@ pub(super) fn resolve(
     report: Report,
     hash: String,
 ) -> Inspection {
-    let mut resolver = Resolver { report, folder, host };
+    let mut resolver = Resolver { report, folder, host, schedules: HashMap::new(), labels: Vec::new() };
     let (engine, cameras, config) = resolver.config(file, root, hash);
-    Inspection { problems: resolver.report.into_problems(), engine, cameras, config }
+    Inspection { problems: resolver.report.into_problems(), engine, cameras, labels: resolver.labels, config }
 }
 
 /// What the checks share.
@@ -57,6 +63,10 @@ struct Resolver<'a> {
     report: Report,
     folder: &'a Path,
     host: &'a Host<'a>,
+    /// By name; `None` those that are not sound.
+    schedules: HashMap<String, Option<Arc<Schedule>>>,
+    /// Where labels are named, so far.
+    labels: Vec<LabelUse>,
 }
 
 /// Where a secret may come from.
@@ -77,7 +87,7 @@ impl Resolver<'_> {
         root: &Section<'_>,
         hash: String,
     ) -> (Option<EngineConfig>, Vec<CameraConfig>, Option<Config>) {
-        let FileConfig { node, state_dir, stop_deadline, engine, mqtt, http, camera: _ } = file;
+        let FileConfig { node, state_dir, stop_deadline, engine, mqtt, http, .. } = file;
         let node = self.node(root, node.as_deref());
         let second = Duration::from_secs(1);
         let stop_deadline = self.between(root, "stop_deadline", *stop_deadline, second..=second * 300);
@@ -85,18 +95,31 @@ impl Resolver<'_> {
         // A placeholder keeps the broker's own problems visible where the node's name is wrong.
         let mqtt = self.mqtt(&root.child("mqtt"), mqtt, node.as_deref().unwrap_or("node"));
         let http = self.http(&root.child("http"), http);
+        let state_dir = self.folder.join(state_dir);
+        let analytics = self.analytics(root, file, &state_dir);
+        self.schedules(root, &file.schedule);
         let cameras = self.cameras(root, file);
+        let labels = self.labels.clone();
         let (sound_engine, sound_cameras) = (engine.clone(), cameras.clone());
         let whole = || {
             (cameras.len() == file.camera.len()).then_some(())?;
+            let analytics = analytics?;
             Some(Config {
                 node: node?,
-                state_dir: self.folder.join(state_dir),
+                state_dir,
                 stop_deadline: stop_deadline?,
                 engine: engine?,
                 mqtt: mqtt?,
                 http: http?,
+                tracking: analytics.tracking,
+                snapshots: analytics.snapshots,
+                homeassistant: analytics.homeassistant,
+                frigate: analytics.frigate,
+                deepstream: analytics.deepstream,
+                onvif: file.onvif.enabled,
+                cloudevents: file.cloudevents.enabled,
                 cameras,
+                labels,
                 hash,
             })
         };
@@ -208,21 +231,31 @@ impl Resolver<'_> {
             self.report.at(root, "camera", text);
             return Vec::new();
         }
-        let sections = root.cameras();
+        let sections = root.tables("camera");
+        self.unlike(&sections, "id", "camera", file.camera.iter().map(|camera| camera.id.as_deref()));
+        let sections = file.camera.iter().zip(&sections);
+        sections.filter_map(|(camera, section)| self.camera(section, camera, file)).collect()
+    }
+
+    /// Names that more than one of `sections` has are problems, each but the first.
+    fn unlike<'f>(
+        &mut self,
+        sections: &[Section<'_>],
+        key: &str,
+        what: &str,
+        names: impl Iterator<Item = Option<&'f str>>,
+    ) {
         let mut first_lines = HashMap::new();
-        let mut cameras = Vec::new();
-        for (camera, section) in file.camera.iter().zip(&sections) {
-            let line = self.report.line_of(section, "id");
-            if let Some(id) = camera.id.as_deref()
-                && let Some(first) = first_lines.insert(id, line)
+        for (section, name) in sections.iter().zip(names) {
+            let line = self.report.line_of(section, key);
+            if let Some(name) = name
+                && let Some(first) = first_lines.insert(name, line)
             {
                 let first = first.map_or_else(String::new, |line| format!(" on line {line}"));
-                let text = format!("another camera{first} has this id: give each its own");
-                self.report.at(section, "id", text);
+                let text = format!("another {what}{first} has this {key}: give each its own");
+                self.report.at(section, key, text);
             }
-            cameras.extend(self.camera(section, camera));
         }
-        cameras
     }
 
     /// The path of a file that is there and may be read.
@@ -308,6 +341,14 @@ impl Resolver<'_> {
             return None;
         }
         Some(value as f32)
+    }
+
+    /// The labels, noted to be held against the model's.
+    fn labels(&mut self, section: &Section<'_>, key: &str, written: &[String]) -> Vec<String> {
+        let (line, path) = (self.report.line_of(section, key), section.path_of(key));
+        let used = |label: &String| LabelUse { label: label.clone(), line, path: path.clone() };
+        self.labels.extend(written.iter().map(used));
+        written.to_vec()
     }
 
     fn between(

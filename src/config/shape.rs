@@ -11,7 +11,7 @@ use toml::de::{DeArray, DeTable, DeValue, Deserializer};
 
 use super::WHOLE_FILE;
 use super::file::FileConfig;
-use super::report::{NAME_BYTES_MAX, Report, camera_name, is_topic_level};
+use super::report::{NAME_BYTES_MAX, Report, element_name, is_topic_level};
 
 /// Most unreadable settings taken out before giving up.
 const ROUNDS_MAX: usize = 100;
@@ -95,22 +95,26 @@ fn take<'d>(
 /// `camera[gate].fps_max`. Keys that no setting could have are not repeated: they may hold anything.
 fn path_of(root: &DeTable<'_>, steps: &[Step]) -> String {
     let mut path = String::new();
+    let mut table = Some(root);
     for (depth, step) in steps.iter().enumerate() {
         if depth > 0 {
             path.push('.');
         }
         path.push_str(if is_topic_level(&step.key) { &step.key } else { "\"…\"" });
-        if let Some(index) = step.index {
-            let element = if depth == 0 && step.key == "camera" { element(root, index) } else { None };
-            let name = element.map_or_else(|| format!("#{}", index + 1), |camera| camera_name(index, camera));
-            path.push_str(&format!("[{name}]"));
-        }
+        let value = table.and_then(|table| table.get(step.key.as_str())).map(|value| value.get_ref());
+        let inner = match step.index {
+            None => value,
+            Some(index) => {
+                let element = value.and_then(|value| Some(value.as_array()?.get(index)?.get_ref()));
+                let name =
+                    element.map_or_else(|| format!("#{}", index + 1), |element| element_name(index, element));
+                path.push_str(&format!("[{name}]"));
+                element
+            }
+        };
+        table = inner.and_then(|inner| inner.as_table());
     }
     path
-}
-
-fn element<'r, 'd>(root: &'r DeTable<'d>, index: usize) -> Option<&'r DeValue<'d>> {
-    Some(root.get("camera")?.get_ref().as_array()?.get(index)?.get_ref())
 }
 
 /// serde's message in our words. Its own text repeats the value, which may be a password in the wrong place.
@@ -128,7 +132,12 @@ fn words(message: &str, key: &str, value: &DeValue<'_>) -> String {
     if message.starts_with("invalid type") || message.starts_with("invalid value") {
         return match key {
             "mask" => "give a list of polygons, as in [[[x, y], [x, y], [x, y]]]".to_owned(),
+            "polygon" => "give its corners, as in [[x, y], [x, y], [x, y]]".to_owned(),
+            "points" => "give its points, as in [[x, y], [x, y]]".to_owned(),
+            "labels" | "zones" | "windows" => "give a list of texts, as in [\"a\", \"b\"]".to_owned(),
             "camera" => "give [[camera]] sections".to_owned(),
+            "zone" | "line" | "filter" | "ignore" => format!("give [[camera.{key}]] sections"),
+            "schedule" if expected == "a sequence" => "give [[schedule]] sections".to_owned(),
             _ => format!("give {}, not {}", wanted(expected), kind(value)),
         };
     }
@@ -177,7 +186,7 @@ fn unknown_setting(key: &str, expected: &str, value: &DeValue<'_>) -> String {
 }
 
 /// The known key that `key` most likely means.
-fn nearest<'k>(key: &str, known: &[&'k str]) -> Option<&'k str> {
+pub(super) fn nearest<'k>(key: &str, known: &[&'k str]) -> Option<&'k str> {
     if key.len() > NAME_BYTES_MAX {
         return None;
     }

@@ -33,16 +33,21 @@ unsafe impl Send for Queue {}
 unsafe impl Sync for Queue {}
 
 impl Stream {
-    /// A new stream.
+    /// A new stream, of the highest priority: decoders' copies fill the gaps of the engine's work, not the other way
+    /// round.
     ///
     /// # Errors
     ///
     /// [`GpuError::Memory`] or [`GpuError::Failed`], as the driver says.
     pub fn new(device: &Device) -> Result<Self, GpuError> {
         device.bind()?;
-        let mut raw = std::ptr::null_mut();
+        let (mut lowest, mut highest, mut raw) = (0, 0, std::ptr::null_mut());
+        // SAFETY: the context is current, both numbers live over the call.
+        let code = unsafe { sys::cuCtxGetStreamPriorityRange(&mut lowest, &mut highest) };
+        check(code, "asking for its priorities")?;
+        let flags = CUstream_flags::CU_STREAM_NON_BLOCKING as u32;
         // SAFETY: the context is current, `raw` lives over the call; destroyed by `Queue::drop`.
-        let code = unsafe { sys::cuStreamCreate(&mut raw, CUstream_flags::CU_STREAM_NON_BLOCKING as u32) };
+        let code = unsafe { sys::cuStreamCreateWithPriority(&mut raw, flags, highest) };
         check(code, "making a stream")?;
         Ok(Self { queue: Arc::new(Queue { device: device.clone(), raw }) })
     }

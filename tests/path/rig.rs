@@ -11,6 +11,7 @@ use watchpost::frame::{CameraId, Frame, Image};
 use watchpost::health::{Board, CameraReport};
 use watchpost::metrics::CameraMetrics;
 use watchpost::slot::{self, SlotReader};
+use watchpost::track::filter::Filter;
 
 use crate::support::mosquitto::PATIENCE;
 
@@ -44,6 +45,11 @@ pub fn file(path: PathBuf, pace: Pace, repeat: bool) -> CameraConfig {
         stall_timeout: Duration::from_secs(5),
         detections: DetectionsMode::All,
         detections_hz_max: None,
+        zones: Vec::new(),
+        lines: Vec::new(),
+        filter: Filter::default(),
+        events: None,
+        motion: None,
     }
 }
 

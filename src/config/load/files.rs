@@ -5,6 +5,8 @@ use std::io::{ErrorKind, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use jiff::tz::TimeZone;
+
 use crate::config::Secret;
 
 /// Largest configuration file.
@@ -49,6 +51,20 @@ pub(super) fn config(path: &Path) -> Result<(Vec<u8>, bool), String> {
 /// One sentence that says why not.
 pub(in crate::config) fn readable(path: &Path) -> Result<(), String> {
     open(path).map(|_| ())
+}
+
+/// The time zone of that name, else this machine's own: the machine's zone files, or what is compiled in.
+///
+/// # Errors
+///
+/// One sentence that says why there is none.
+pub(in crate::config) fn time_zone(name: Option<&str>) -> Result<TimeZone, String> {
+    match name {
+        Some(name) => TimeZone::get(name)
+            .map_err(|_| "there is no such time zone: give one as in \"Europe/Berlin\" or \"UTC\"".to_owned()),
+        None => TimeZone::try_system()
+            .map_err(|_| "this machine does not say its time zone: give one as in \"Europe/Berlin\"".to_owned()),
+    }
 }
 
 /// A password or token in a file. The file's mode is checked unless systemd put it there, with a mode of its own.

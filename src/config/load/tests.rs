@@ -1,6 +1,7 @@
 //! Every way a configuration can be wrong, and that each is said on its line.
 
 mod example;
+mod scene;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::source::{self, Scheme};
 use super::{Origin, Resolver, polygon};
-use crate::config::file::FileCamera;
+use crate::config::file::{FileCamera, FileConfig};
 use crate::config::load::files;
 use crate::config::report::{NAME_BYTES_MAX, Section, is_topic_level};
 use crate::config::{CameraConfig, Decode, RtspSource, Source};
@@ -41,7 +41,13 @@ const ONLY_FOR: [(&str, &[Scheme]); 10] = [
 ];
 
 impl Resolver<'_> {
-    pub(super) fn camera(&mut self, section: &Section<'_>, file: &FileCamera) -> Option<CameraConfig> {
+    /// `whole` has what holds for cameras that do not say otherwise.
+    pub(super) fn camera(
+        &mut self,
+        section: &Section<'_>,
+        file: &FileCamera,
+        whole: &FileConfig,
+    ) -> Option<CameraConfig> {
         let id = self.id(section, file.id.as_deref());
         let scheme = self.scheme(section, file);
         let source = scheme.and_then(|(scheme, rest)| self.source(section, file, scheme, rest));
@@ -52,6 +58,11 @@ impl Resolver<'_> {
         let priority = self.count(section, "priority", file.priority, 1..=10);
         let stall_timeout = self.between(section, "stall_timeout", file.stall_timeout, STALL);
         let mask = self.mask(section, &file.mask);
+        let zones = self.zones(section, &file.zone, whole);
+        let lines = self.lines(section, &file.line, whole);
+        let filter = self.filter(section, file);
+        let events = self.event_rules(section, file, whole, &zones);
+        let motion = self.motion(section, &file.motion, &whole.motion);
         Some(CameraConfig {
             id: id?,
             enabled: file.enabled,
@@ -64,6 +75,11 @@ impl Resolver<'_> {
             stall_timeout: stall_timeout?,
             detections: file.detections,
             detections_hz_max: hz_max,
+            zones,
+            lines,
+            filter,
+            events,
+            motion,
         })
     }
 

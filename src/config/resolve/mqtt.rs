@@ -8,8 +8,8 @@ use crate::config::file::FileMqtt;
 use crate::config::report::Section;
 use crate::config::{Broker, MqttConfig, MqttProtocol, Secret, TlsConfig};
 
-/// Longest base of all topics, in bytes: leaves room for the levels below it in MQTT's 65,535.
-const BASE_BYTES_MAX: usize = 256;
+/// Longest base of topics, in bytes: leaves room for the levels below it in MQTT's 65,535.
+const LEVELS_BYTES_MAX: usize = 256;
 /// Longest client id, in bytes.
 const CLIENT_ID_BYTES_MAX: usize = 128;
 /// Least and most bytes of the spool.
@@ -51,7 +51,7 @@ impl Resolver<'_> {
             let text = "the embedded broker speaks MQTT 3.1.1 only: remove this or give the broker's address";
             self.report.at(section, "protocol", text);
         }
-        let base = self.base(section, &file.base);
+        let base = self.levels(section, "base", &file.base);
         let client_id = self.client_id(section, file.client_id.as_deref(), node);
         let keep_alive = self.keep_alive(section, file.keep_alive);
         if !SPOOL_BYTES.contains(&file.spool) {
@@ -151,14 +151,15 @@ impl Resolver<'_> {
         (user, password)
     }
 
-    fn base(&mut self, section: &Section<'_>, base: &str) -> Option<String> {
+    /// One topic level or several, with which a topic may begin.
+    pub(super) fn levels(&mut self, section: &Section<'_>, key: &str, levels: &str) -> Option<String> {
         let level = |l: &str| !l.is_empty() && !l.chars().any(|c| c.is_control() || c == '+' || c == '#');
-        if base.len() <= BASE_BYTES_MAX && !base.starts_with('$') && base.split('/').all(level) {
-            return Some(base.to_owned());
+        if levels.len() <= LEVELS_BYTES_MAX && !levels.starts_with('$') && levels.split('/').all(level) {
+            return Some(levels.to_owned());
         }
         let text =
             "give topic levels such as \"watchpost\" or \"site/west\": no / at either end, no + # or leading $";
-        self.report.at(section, "base", text);
+        self.report.at(section, key, text);
         None
     }
 

@@ -1,4 +1,4 @@
-//! Checks the polygons of a region mask.
+//! Checks polygons and lines.
 
 /// Most polygons of a camera.
 const POLYGONS_MAX: usize = 64;
@@ -16,33 +16,71 @@ pub(super) fn polygons(written: &[Vec<Vec<f64>>]) -> Result<Vec<Vec<[f32; 2]>>, 
     }
     let mut polygons = Vec::with_capacity(written.len());
     for (index, points) in written.iter().enumerate() {
-        let points = open(points)
-            .and_then(|points| check(&points).map(|()| points))
-            .map_err(|text| format!("polygon {}: {text}", index + 1))?;
-        polygons.push(points.iter().map(|p| [p[0] as f32, p[1] as f32]).collect());
+        polygons.push(polygon(points).map_err(|text| format!("polygon {}: {text}", index + 1))?);
     }
     Ok(polygons)
 }
 
-fn open(written: &[Vec<f64>]) -> Result<Vec<[f64; 2]>, String> {
-    let points: Option<Vec<[f64; 2]>> = written.iter().map(|point| point.as_slice().try_into().ok()).collect();
-    let mut points = points.ok_or("give each point as [x, y]")?;
+/// The corners of a polygon, without a last point that repeats the first.
+///
+/// # Errors
+///
+/// One sentence that says why it is none.
+pub(super) fn polygon(written: &[Vec<f64>]) -> Result<Vec<[f32; 2]>, String> {
+    let mut points = pairs(written)?;
     if points.len() > 2 && points.first() == points.last() {
         points.pop();
     }
-    Ok(points)
+    check(&points)?;
+    Ok(rounded(&points))
 }
 
-fn check(points: &[[f64; 2]]) -> Result<(), String> {
-    if points.len() < 3 {
-        return Err("give at least three points".to_owned());
+/// The points of a line.
+///
+/// # Errors
+///
+/// One sentence that says why it is none.
+pub(super) fn line(written: &[Vec<f64>]) -> Result<Vec<[f32; 2]>, String> {
+    let points = pairs(written)?;
+    if points.len() < 2 {
+        return Err("give at least two points".to_owned());
     }
+    in_the_picture(&points)?;
+    if points.windows(2).any(|pair| pair[0] == pair[1]) {
+        return Err("two points that follow each other are the same: remove one".to_owned());
+    }
+    let segments: Vec<Side> = points.windows(2).map(|pair| (pair[0], pair[1])).collect();
+    let crosses = |i: usize| (i + 2..segments.len()).any(|j| touch(segments[i], segments[j]));
+    if (0..segments.len()).any(crosses) {
+        return Err("it crosses or touches itself: give a line from one side to the other, or a zone".to_owned());
+    }
+    Ok(rounded(&points))
+}
+
+fn pairs(written: &[Vec<f64>]) -> Result<Vec<[f64; 2]>, String> {
+    let points: Option<Vec<[f64; 2]>> = written.iter().map(|point| point.as_slice().try_into().ok()).collect();
+    points.ok_or_else(|| "give each point as [x, y]".to_owned())
+}
+
+fn rounded(points: &[[f64; 2]]) -> Vec<[f32; 2]> {
+    points.iter().map(|p| [p[0] as f32, p[1] as f32]).collect()
+}
+
+fn in_the_picture(points: &[[f64; 2]]) -> Result<(), String> {
     if points.len() > POINTS_MAX {
         return Err(format!("give at most {POINTS_MAX} points"));
     }
     if !points.iter().flatten().all(|value| (0.0..=1.0).contains(value)) {
         return Err("give points from 0 to 1: shares of the picture's width and height".to_owned());
     }
+    Ok(())
+}
+
+fn check(points: &[[f64; 2]]) -> Result<(), String> {
+    if points.len() < 3 {
+        return Err("give at least three points".to_owned());
+    }
+    in_the_picture(points)?;
     if crosses_itself(points) {
         return Err("its sides cross or touch each other: give the corners in order around the area".to_owned());
     }
@@ -99,6 +137,27 @@ mod tests {
     fn polygons(written: &[Vec<[f64; 2]>]) -> Result<Vec<Vec<[f32; 2]>>, String> {
         let points = |polygon: &Vec<[f64; 2]>| polygon.iter().map(|point| point.to_vec()).collect();
         super::polygons(&written.iter().map(points).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn sound_and_unsound_lines() {
+        let line = |points: &[[f64; 2]]| super::line(&points.iter().map(|p| p.to_vec()).collect::<Vec<_>>());
+        for good in [&[[0.0, 0.0], [1.0, 1.0]][..], &[[0.0, 0.0], [0.5, 0.5], [0.5, 0.0]]] {
+            assert!(line(good).is_ok(), "{good:?}");
+        }
+        for (bad, text) in [
+            (&[][..], "two points"),
+            (&[[0.0, 0.0]], "two points"),
+            (&[[0.0, 0.0], [0.0, 0.0]], "are the same"),
+            (&[[0.0, 0.0], [-0.1, 0.0]], "from 0 to 1"),
+            (&[[0.0, 0.0], [1.0, 1.0], [1.0, 0.0], [0.0, 1.0]], "crosses or touches itself"),
+            (&[[0.0, 0.0], [1.0, 1.0], [1.0, 0.0], [0.0, 0.0]], "crosses or touches itself"),
+            (&vec![[0.5, 0.5]; POINTS_MAX + 1], "at most"),
+        ] {
+            let error = line(bad).unwrap_err();
+            assert!(error.contains(text), "{bad:?}: {error}");
+        }
+        assert!(super::line(&[vec![0.0, 0.0], vec![1.0, 0.0, 0.0]]).unwrap_err().contains("[x, y]"));
     }
 
     #[test]

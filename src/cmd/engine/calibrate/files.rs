@@ -18,6 +18,7 @@ use crate::health::Board;
 use crate::logging::Console;
 use crate::metrics::CameraMetrics;
 use crate::slot::{self, SlotReader};
+use crate::track::filter::Filter;
 
 /// What folders are searched for.
 const PICTURES: [&str; 4] = ["jpg", "jpeg", "png", "bmp"];
@@ -153,6 +154,11 @@ fn camera_of(id: &CameraId, path: &Path) -> CameraConfig {
         stall_timeout: Duration::from_secs(5),
         detections: DetectionsMode::Off,
         detections_hz_max: None,
+        zones: Vec::new(),
+        lines: Vec::new(),
+        filter: Filter::default(),
+        events: None,
+        motion: None,
     }
 }
 

@@ -32,7 +32,7 @@ fn example_settings() -> Vec<(String, String, String, bool, bool)> {
     let mut section = String::new();
     let mut settings = Vec::new();
     for line in EXAMPLE.lines() {
-        if let Some(name) = line.strip_prefix('[') {
+        if let Some(name) = line.trim_start_matches('#').strip_prefix('[') {
             section = name.trim_matches(['[', ']']).to_owned();
             continue;
         }
@@ -47,57 +47,125 @@ fn example_settings() -> Vec<(String, String, String, bool, bool)> {
     settings
 }
 
-fn file_of(section: &str, line: &str) -> FileConfig {
-    let text = match section {
-        "" => line.to_owned(),
-        "camera" => format!("[[camera]]\n{line}"),
-        other => format!("[{other}]\n{line}"),
+/// Every section: its name as the example has it, and the tables in it, which are sections of their own.
+const SECTIONS: &[(&str, &[&str])] = &[
+    (
+        "",
+        &[
+            "engine",
+            "mqtt",
+            "http",
+            "tracking",
+            "events",
+            "snapshots",
+            "motion",
+            "homeassistant",
+            "frigate",
+            "deepstream",
+            "onvif",
+            "cloudevents",
+            "schedule",
+            "camera",
+        ],
+    ),
+    ("engine", &["openvino", "tensorrt"]),
+    ("engine.tensorrt", &[]),
+    ("engine.openvino", &[]),
+    ("mqtt", &[]),
+    ("http", &[]),
+    ("tracking", &[]),
+    ("events", &[]),
+    ("snapshots", &[]),
+    ("motion", &[]),
+    ("homeassistant", &[]),
+    ("frigate", &[]),
+    ("deepstream", &[]),
+    ("onvif", &[]),
+    ("cloudevents", &[]),
+    ("schedule", &[]),
+    ("camera", &["zone", "line", "filter", "ignore", "events", "motion"]),
+    ("camera.zone", &[]),
+    ("camera.line", &[]),
+    ("camera.filter", &[]),
+    ("camera.ignore", &[]),
+    ("camera.events", &[]),
+    ("camera.motion", &[]),
+];
+
+/// Lists of tables.
+const LISTS: [&str; 6] = ["schedule", "camera", "camera.zone", "camera.line", "camera.filter", "camera.ignore"];
+/// Settings whose default is a list that means nothing given, and whose example is not that.
+const EMPTY_LISTS: [(&str, &str); 2] = [("camera", "mask"), ("schedule", "windows")];
+
+fn text_of(section: &str, line: &str) -> String {
+    let header = match section {
+        "" => String::new(),
+        list if LISTS.contains(&list) => format!("[[{list}]]\n"),
+        table => format!("[{table}]\n"),
     };
-    toml::from_str(&text).unwrap_or_else(|e| panic!("{line}: {e}"))
+    let camera = if section.starts_with("camera.") { "[[camera]]\n" } else { "" };
+    format!("{camera}{header}{line}")
+}
+
+fn file_of(section: &str, line: &str) -> FileConfig {
+    toml::from_str(&text_of(section, line)).unwrap_or_else(|e| panic!("{line}: {e}"))
 }
 
 #[test]
 fn example_shows_every_setting_with_its_default() {
     let settings = example_settings();
-    for section in ["", "engine", "engine.tensorrt", "engine.openvino", "mqtt", "http", "camera"] {
-        let base = match section {
-            "camera" => file_of("camera", ""),
-            _ => FileConfig::default(),
-        };
-        let debug = match section {
-            "" => format!("{base:?}"),
-            "engine" => format!("{:?}", base.engine),
-            "engine.tensorrt" => format!("{:?}", base.engine.tensorrt),
-            "engine.openvino" => format!("{:?}", base.engine.openvino),
-            "mqtt" => format!("{:?}", base.mqtt),
-            "http" => format!("{:?}", base.http),
-            _ => format!("{:?}", base.camera[0]),
-        };
-        for (_, key, line, noted, active) in settings.iter().filter(|s| s.0 == section) {
-            let has_default = !debug.contains(&format!(" {key}: None")) && key != "mask";
+    assert!(settings.iter().all(|setting| SECTIONS.iter().any(|(section, _)| *section == setting.0)));
+    for (section, tables) in SECTIONS {
+        let base = file_of(section, "");
+        let of_section = || settings.iter().filter(|setting| setting.0 == *section);
+        for (_, key, line, noted, active) in of_section() {
+            let none = EMPTY_LISTS.contains(&(section, key.as_str())) || is_optional(section, key);
             let same = file_of(section, line) == base;
-            let as_documented = *active || (has_default && same && !noted) || (!has_default && !same && *noted);
-            assert!(as_documented, "[{section}] {line}: has a default {has_default}, equal {same}, noted {noted}");
+            let as_documented = *active || (!none && same && !noted) || (none && !same && *noted);
+            assert!(as_documented, "[{section}] {line}: optional {none}, equal {same}, noted {noted}");
         }
-        let error = toml::from_str::<FileConfig>(&match section {
-            "" => "zzz = 1".to_owned(),
-            "camera" => "[[camera]]\nzzz = 1".to_owned(),
-            other => format!("[{other}]\nzzz = 1"),
-        });
+        let error = toml::from_str::<FileConfig>(&text_of(section, "zzz = 1"));
         let message = error.unwrap_err().message().to_owned();
         let mut known: Vec<&str> = message.split('`').skip(3).step_by(2).collect();
-        let tables: &[&str] = match section {
-            "" => &["engine", "mqtt", "http", "camera"],
-            "engine" => &["openvino", "tensorrt"],
-            _ => &[],
-        };
         known.retain(|key| !tables.contains(key));
-        assert!(!known.is_empty(), "{message}");
-        let mut shown: Vec<&str> = settings.iter().filter(|s| s.0 == section).map(|s| s.1.as_str()).collect();
+        assert!(!known.is_empty() || section.is_empty(), "{message}");
+        let mut shown: Vec<&str> = of_section().map(|s| s.1.as_str()).collect();
         known.sort_unstable();
         shown.sort_unstable();
         assert_eq!(shown, known, "[{section}]");
     }
+}
+
+/// The setting has no default: it is `None` where it is not given.
+fn is_optional(section: &str, key: &str) -> bool {
+    let file = file_of(section, "");
+    let debug = match section {
+        "" => format!("{file:?}"),
+        "engine" => format!("{:?}", file.engine),
+        "engine.tensorrt" => format!("{:?}", file.engine.tensorrt),
+        "engine.openvino" => format!("{:?}", file.engine.openvino),
+        "mqtt" => format!("{:?}", file.mqtt),
+        "http" => format!("{:?}", file.http),
+        "tracking" => format!("{:?}", file.tracking),
+        "events" => format!("{:?}", file.events),
+        "snapshots" => format!("{:?}", file.snapshots),
+        "motion" => format!("{:?}", file.motion),
+        "homeassistant" => format!("{:?}", file.homeassistant),
+        "frigate" => format!("{:?}", file.frigate),
+        "deepstream" => format!("{:?}", file.deepstream),
+        "onvif" => format!("{:?}", file.onvif),
+        "cloudevents" => format!("{:?}", file.cloudevents),
+        "schedule" => format!("{:?}", file.schedule[0]),
+        "camera.zone" => format!("{:?}", file.camera[0].zone[0]),
+        "camera.line" => format!("{:?}", file.camera[0].line[0]),
+        "camera.filter" => format!("{:?}", file.camera[0].filter[0]),
+        "camera.ignore" => format!("{:?}", file.camera[0].ignore[0]),
+        "camera.events" => format!("{:?}", file.camera[0].events),
+        "camera.motion" => format!("{:?}", file.camera[0].motion),
+        // Without the sections in it, which have settings of the same names.
+        _ => format!("{:?}", file.camera[0]).split(" events: ").next().unwrap_or_default().to_owned(),
+    };
+    debug.contains(&format!(" {key}: None"))
 }
 
 #[test]

@@ -1,0 +1,102 @@
+//! What is made of detections: tracks, events, snapshots, and the forms in which others read them.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+/// How detections become tracks. The tracker sees every box that the engine passes on, from its confidence threshold on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TrackingConfig {
+    /// Boxes of less are not looked at, 0..1; without effect below the engine's confidence.
+    pub low: f32,
+    /// Boxes from here on are matched first, those below only with tracks that are left over; `low..=1`.
+    pub high: f32,
+    /// Least score of a box that begins a track, `high..=1`.
+    pub new: f32,
+    /// Sightings before a track is believed, 1..=100.
+    pub confirm_hits: u32,
+    /// Time from the first to the last of them, 0..=1 min.
+    pub confirm_after: Duration,
+    /// A track not seen for this long has ended, 100 ms..=10 min.
+    pub lost_after: Duration,
+    /// A track that has not moved for this long is stationary, 1 s..=1 day.
+    pub stationary_after: Duration,
+}
+
+/// Which tracks of a camera become events.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EventRules {
+    /// Classes, by name; all where there is none.
+    pub labels: Vec<String>,
+    /// A track becomes an event when its best score has reached this, 0..1.
+    pub min_score: f32,
+    /// Indices into the camera's zones: a track becomes an event once it has entered one of them; at once where there is
+    /// none.
+    pub zones: Vec<usize>,
+    /// Least time between two updates of an event that are due to nothing but time and movement, 100 ms..=1 h.
+    pub update_every: Duration,
+}
+
+/// The best pictures of events.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SnapshotsConfig {
+    /// Where they are kept.
+    pub folder: PathBuf,
+    /// Most bytes kept, 1 MiB..=1 TiB; the oldest are deleted.
+    pub max_bytes: u64,
+    /// Older ones are deleted, 1 min..=10 years.
+    pub max_age: Duration,
+    /// Quality of the JPEG, 1..=100.
+    pub quality: u8,
+    /// Draw the object's box.
+    pub draw_box: bool,
+    /// Publish them too.
+    pub publish: bool,
+}
+
+/// When a camera's frames are given to the model: only while something moves.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MotionConfig {
+    /// Change of a cell's mean brightness that counts, in grey levels, 1..=255.
+    pub threshold: u8,
+    /// Share of the cells that must change, above 0, at most 1.
+    pub area: f32,
+    /// The model goes on for this long after the last motion, 0..=1 h.
+    pub hold: Duration,
+    /// Without motion a frame is given to the model this often, 100 ms..=1 h.
+    pub refresh: Duration,
+}
+
+/// Discovery by Home Assistant.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HomeAssistantConfig {
+    /// First topic level(s) of its discovery.
+    pub prefix: String,
+}
+
+/// Events and counts as Frigate publishes them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FrigateConfig {
+    /// First topic level(s).
+    pub prefix: String,
+}
+
+/// Messages as NVIDIA DeepStream publishes them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeepstreamConfig {
+    /// Their form.
+    pub schema: DeepstreamSchema,
+    /// The one topic for all of them; `{base}/{node}/cam/{cam}/deepstream` where there is none.
+    pub topic: Option<String>,
+}
+
+/// Forms of DeepStream's messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DeepstreamSchema {
+    /// `PAYLOAD_DEEPSTREAM_MINIMAL`: a message a frame.
+    Minimal,
+    /// `PAYLOAD_DEEPSTREAM`: a message an object.
+    Full,
+}
