@@ -4,12 +4,12 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam::channel::bounded;
-use watchpost::analyze::{Analysis, Setup};
+use watchpost::analyze::{Analysis, Output, Setup};
 use watchpost::backend::{Batch, Lane};
 use watchpost::config::{Broker, MqttConfig, MqttProtocol, TlsConfig};
 use watchpost::frame::{CameraId, Captured, ClockSource, FrameInfo};
@@ -29,7 +29,9 @@ const PACE: Duration = Duration::from_millis(10);
 fn main() {
     let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|l| l.local_addr()).expect("a port").port();
     let folder = tempfile::tempdir().expect("a folder");
-    let mut broker = Command::new("mosquitto").args(["-p", &port.to_string()]).spawn().expect("mosquitto");
+    let mut mosquitto = Command::new("mosquitto");
+    mosquitto.args(["-p", &port.to_string()]).stdout(Stdio::null()).stderr(Stdio::null());
+    let broker = Stopped(mosquitto.spawn().expect("mosquitto"));
     let mqtt = MqttConfig {
         broker: Broker::Remote { host: "127.0.0.1".to_owned(), port, tls: false },
         base: "watchpost".to_owned(),
@@ -50,12 +52,17 @@ fn main() {
         std::thread::sleep(Duration::from_millis(10));
     }
     let labels = Arc::new((0..80).map(|n| format!("class {n}")).collect());
-    let setup = Setup { node, boot, labels, nms: 0.5, max_detections: 100, policies: BTreeMap::new() };
+    let setup = Setup { node, boot, labels, nms: 0.5, max_detections: 100, policies: BTreeMap::new(), rules: BTreeMap::new() };
     let (batches, free) = (bounded::<Batch>(4), bounded::<Batch>(4));
     let analysis = Analysis::new(setup, Arc::clone(&metrics));
     let (heart, back, sink) = (Heartbeat::new(Instant::now()), free.0.clone(), publisher.clone());
+    let gone = bounded(1);
     let thread = worker::spawn("analyze", move || {
-        analysis.run(&batches.1, &back, &heart, |camera, message| sink.detections(camera, message));
+        analysis.run(&batches.1, &back, &gone.1, &heart, |camera, output| {
+            if let Output::Detections(message) = output {
+                sink.detections(camera, message);
+            }
+        });
     });
     let names: Vec<CameraId> = (0..CAMERAS).map(|n| CameraId::new(&format!("cam{n:03}"))).collect();
     let (begun, before) = (Instant::now(), spent());
@@ -70,7 +77,7 @@ fn main() {
     let after = spent();
     let frames = f64::from(total) * LANES as f64;
     for name in ["analyze", "publish"] {
-        println!("{name}: {:.1} µs a frame", (after[name] - before[name]) as f64 / 1e3 / frames);
+        println!("{name}: {:.1} µs a frame", (after[name] - before.get(name).unwrap_or(&0)) as f64 / 1e3 / frames);
     }
     let (sent, dropped) = (metrics.publish.published.get(), metrics.publish.detections_dropped.get());
     println!("{frames} frames, {sent} messages published, {dropped} dropped");
@@ -78,7 +85,16 @@ fn main() {
     let _ = thread.join();
     drop(publisher);
     running.finish(Duration::from_secs(1));
-    let _ = broker.kill();
+    drop(broker);
+}
+
+/// Killed with the bench, however that ends.
+struct Stopped(std::process::Child);
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+    }
 }
 
 fn lane(camera: &CameraId, seq: u64) -> Lane {

@@ -1,23 +1,46 @@
-//! The analysis loop: batches in, messages out. Suppresses duplicates, goes back to the source's coordinates and
-//! decides which frames are worth a message.
+//! The analysis loop: batches in, messages out. Suppresses duplicates, goes back to the source's coordinates, follows
+//! what was seen through each camera's scene and decides which frames are worth a message.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
+use crossbeam::channel::{Receiver, Sender};
 
 use crate::backend::{Batch, Lane};
 use crate::config::DetectionsMode;
-use crate::event::{DETECTIONS_SCHEMA, Detections, LatMs, Model, Object, Ts, rfc3339};
-use crate::frame::CameraId;
+use crate::event::{Counter, DETECTIONS_SCHEMA, Detections, EndReason, Event, LatMs, Model, Object, Ts, rfc3339};
+use crate::frame::{CameraId, ClockSource, FrameInfo};
 use crate::metrics::{CameraMetrics, Metrics};
 use crate::rate::RateLimit;
+use crate::scene::{Outcome, Rules, Scene, Sight, Speaker};
 use crate::worker::Heartbeat;
 use crate::yolo::{Detection, nms};
 
 /// Longest wait without a beat of the heart.
 const TICK: Duration = Duration::from_secs(1);
+/// A camera's frames that were on their way when it went away have come after this long.
+const STRAGGLERS: Duration = Duration::from_secs(1);
+
+/// What is said.
+#[derive(Debug)]
+pub enum Output<'a> {
+    /// A frame's detections.
+    Detections(&'a Detections),
+    /// An event of a track.
+    Event(Box<Event>),
+    /// A count that changed.
+    Count(Counter, u64),
+}
+
+/// A camera gives no frames from now on: its tracks end.
+#[derive(Clone, Debug)]
+pub struct Gone {
+    /// The camera.
+    pub camera: CameraId,
+    /// Why.
+    pub reason: EndReason,
+}
 
 /// Which frames of a camera become `detections` messages.
 #[derive(Clone, Copy, Debug)]
@@ -42,6 +65,8 @@ pub struct Setup {
     pub max_detections: usize,
     /// By camera; cameras not listed publish every frame.
     pub policies: BTreeMap<CameraId, Policy>,
+    /// By camera; those of cameras not listed are not tracked.
+    pub rules: BTreeMap<CameraId, Rules>,
 }
 
 /// What is remembered of a camera.
@@ -52,6 +77,10 @@ struct Memory {
     counts: BTreeMap<u32, usize>,
     /// Holds messages to the camera's most a second.
     rate: RateLimit,
+    scene: Option<Scene>,
+    /// When the camera went away, and why.
+    gone: Option<(Instant, EndReason)>,
+    arrived: Instant,
 }
 
 /// The loop and what it remembers.
@@ -60,44 +89,106 @@ pub struct Analysis {
     metrics: Arc<Metrics>,
     cameras: HashMap<CameraId, Memory>,
     found: Vec<Detection>,
+    outcome: Outcome,
+    epoch: Instant,
 }
 
 impl Analysis {
     /// For one engine's batches.
     pub fn new(setup: Setup, metrics: Arc<Metrics>) -> Self {
-        Self { setup, metrics, cameras: HashMap::new(), found: Vec::new() }
+        let (found, outcome) = (Vec::new(), Outcome::default());
+        Self { setup, metrics, cameras: HashMap::new(), found, outcome, epoch: Instant::now() }
     }
 
-    /// Runs until inference has ended. Hands each message to `publish`, and each batch back through `free`.
+    /// Runs until inference has ended; then every track ends, too. Hands what is to be said to `publish`, and each batch
+    /// back through `free`.
     pub fn run(
         mut self,
         batches: &Receiver<Batch>,
         free: &Sender<Batch>,
+        gone: &Receiver<Gone>,
         heart: &Heartbeat,
-        mut publish: impl FnMut(&CameraId, &Detections),
+        mut publish: impl FnMut(&CameraId, Output<'_>),
     ) {
+        let mut looked = Instant::now();
         loop {
-            heart.beat(Instant::now());
-            let mut batch = match batches.recv_timeout(TICK) {
-                Ok(batch) => batch,
-                Err(RecvTimeoutError::Timeout) => continue,
-                Err(RecvTimeoutError::Disconnected) => return,
-            };
-            let stages = &self.metrics.stages;
-            stages.preprocess.record(batch.preprocess);
-            stages.infer.record(batch.infer);
-            stages.head.record(batch.decode);
-            let times = (batch.submitted, batch.finished);
-            let model = Arc::clone(&batch.model);
-            for lane in &mut batch.lanes {
-                if let Some(message) = self.lane(lane, &model, times, Instant::now(), SystemTime::now()) {
-                    publish(&lane.frame.camera, &message);
-                }
-                let age = lane.frame.arrived.elapsed();
-                self.account(lane, times, age);
+            let now = Instant::now();
+            heart.beat(now);
+            if now.duration_since(looked) >= TICK {
+                looked = now;
+                self.end_stragglers(now, &mut publish);
             }
-            // Nobody waiting for it means that inference has ended.
-            let _ = free.try_send(batch);
+            crossbeam::select! {
+                recv(batches) -> batch => match batch {
+                    Ok(batch) => self.batch(batch, free, &mut publish),
+                    Err(_) => break,
+                },
+                recv(gone) -> gone => if let Ok(gone) = gone {
+                    self.gone(&gone, Instant::now(), &mut publish);
+                },
+                default(TICK) => {}
+            }
+        }
+        let cameras: Vec<CameraId> = self.cameras.keys().cloned().collect();
+        for camera in cameras {
+            self.clear(&camera, EndReason::Shutdown, &mut publish);
+        }
+    }
+
+    fn batch(&mut self, mut batch: Batch, free: &Sender<Batch>, publish: &mut impl FnMut(&CameraId, Output<'_>)) {
+        let stages = &self.metrics.stages;
+        stages.preprocess.record(batch.preprocess);
+        stages.infer.record(batch.infer);
+        stages.head.record(batch.decode);
+        let times = (batch.submitted, batch.finished);
+        let model = Arc::clone(&batch.model);
+        for lane in &mut batch.lanes {
+            let message = self.lane(lane, &model, times, Instant::now(), SystemTime::now());
+            self.say(&lane.frame.camera, publish);
+            if let Some(message) = message {
+                publish(&lane.frame.camera, Output::Detections(&message));
+            }
+            let age = lane.frame.arrived.elapsed();
+            self.account(lane, times, age);
+        }
+        // Nobody waiting for it means that inference has ended.
+        let _ = free.try_send(batch);
+    }
+
+    /// Events and counts of the last outcome.
+    fn say(&mut self, camera: &CameraId, publish: &mut impl FnMut(&CameraId, Output<'_>)) {
+        for event in self.outcome.events.drain(..) {
+            publish(camera, Output::Event(Box::new(event)));
+        }
+        for (counter, value) in self.outcome.counts.drain(..) {
+            publish(camera, Output::Count(counter, value));
+        }
+    }
+
+    fn gone(&mut self, gone: &Gone, now: Instant, publish: &mut impl FnMut(&CameraId, Output<'_>)) {
+        if let Some(memory) = self.cameras.get_mut(&gone.camera) {
+            memory.gone = Some((now, gone.reason));
+        }
+        self.clear(&gone.camera, gone.reason, publish);
+    }
+
+    /// Frames that were on their way when their camera went away may have begun tracks that no frame will end.
+    fn end_stragglers(&mut self, now: Instant, publish: &mut impl FnMut(&CameraId, Output<'_>)) {
+        let is_over = |memory: &Memory| {
+            let (since, reason) = memory.gone?;
+            let busy = memory.scene.as_ref().is_some_and(Scene::is_busy);
+            (busy && memory.arrived <= since && now.duration_since(since) >= STRAGGLERS).then_some(reason)
+        };
+        let over: Vec<_> = self.cameras.iter().filter_map(|(id, m)| Some((id.clone(), is_over(m)?))).collect();
+        for (camera, reason) in over {
+            self.clear(&camera, reason, publish);
+        }
+    }
+
+    fn clear(&mut self, camera: &CameraId, reason: EndReason, publish: &mut impl FnMut(&CameraId, Output<'_>)) {
+        if let Some(scene) = self.cameras.get_mut(camera).and_then(|memory| memory.scene.as_mut()) {
+            scene.clear(reason, SystemTime::now(), &mut self.outcome);
+            self.say(camera, publish);
         }
     }
 
@@ -105,14 +196,20 @@ impl Analysis {
     fn lane(
         &mut self,
         lane: &mut Lane,
-        model: &Model,
+        model: &Arc<Model>,
         times: (Instant, Instant),
         now: Instant,
         wall: SystemTime,
     ) -> Option<Detections> {
         let most = self.setup.max_detections;
         nms::detections(&mut lane.candidates, &lane.letterbox, self.setup.nms, most, &mut self.found);
-        let memory = memory(&mut self.cameras, &self.metrics, &lane.frame.camera);
+        let memory = memory(&mut self.cameras, &self.setup, &self.metrics, &lane.frame);
+        memory.arrived = lane.frame.arrived;
+        if let Some(scene) = &mut memory.scene {
+            let sight = Sight { at: time_of(&lane.frame, self.epoch), frame: &lane.frame, model, now: wall };
+            scene.sift(lane.frame.size, &mut self.found);
+            scene.frame(&sight, &self.found, &mut self.outcome);
+        }
         let policy = self.setup.policies.get(&lane.frame.camera);
         if !worth_a_message(policy, memory, &self.found, now) {
             return None;
@@ -134,6 +231,10 @@ impl Analysis {
             infer: ms(times.0, times.1),
             total: ms(frame.arrived, now),
         };
+        let scene = memory.scene.as_ref();
+        let tracks = self.outcome.tracks.iter().copied().map(Some).chain(std::iter::repeat(None));
+        let seen = self.found.iter().zip(tracks);
+        let objects = seen.map(|(d, track)| object(d, &self.setup.labels, scene.zip(track.flatten()))).collect();
         Some(Detections {
             schema: DETECTIONS_SCHEMA.to_owned(),
             node: self.setup.node.clone(),
@@ -143,9 +244,9 @@ impl Analysis {
             frame: frame.seq,
             ts,
             size: [frame.size.0, frame.size.1],
-            model: model.clone(),
+            model: (**model).clone(),
             lat_ms,
-            objects: self.found.iter().map(|d| object(d, &self.setup.labels)).collect(),
+            objects,
         })
     }
 
@@ -158,19 +259,47 @@ impl Analysis {
         if let Ok(captured) = SystemTime::now().duration_since(frame.captured.wall) {
             stages.captured.record(captured);
         }
-        let counters = &memory(&mut self.cameras, &self.metrics, &frame.camera).counters;
+        let counters = &memory(&mut self.cameras, &self.setup, &self.metrics, frame).counters;
         counters.age.record(age);
         counters.last_age_us.set(i64::try_from(age.as_micros()).unwrap_or(i64::MAX));
     }
 }
 
-fn memory<'a>(cameras: &'a mut HashMap<CameraId, Memory>, metrics: &Metrics, camera: &CameraId) -> &'a mut Memory {
+fn memory<'a>(
+    cameras: &'a mut HashMap<CameraId, Memory>,
+    setup: &Setup,
+    metrics: &Metrics,
+    frame: &FrameInfo,
+) -> &'a mut Memory {
+    let camera = &frame.camera;
     if !cameras.contains_key(camera) {
-        let counters = metrics.camera(camera);
-        let fresh = Memory { counters, seq: 0, counts: BTreeMap::new(), rate: RateLimit::default() };
+        let speaker = || Speaker {
+            node: setup.node.clone(),
+            boot: setup.boot.clone(),
+            camera: camera.clone(),
+            labels: Arc::clone(&setup.labels),
+        };
+        let fresh = Memory {
+            counters: metrics.camera(camera),
+            seq: 0,
+            counts: BTreeMap::new(),
+            rate: RateLimit::default(),
+            scene: setup.rules.get(camera).map(|rules| Scene::new(speaker(), rules.clone())),
+            gone: None,
+            arrived: frame.arrived,
+        };
         cameras.insert(camera.clone(), fresh);
     }
     cameras.get_mut(camera).unwrap_or_else(|| unreachable!("inserted above"))
+}
+
+/// What tracks live by: the time of arrival, which no camera's clock moves; of a file its own time, since it may be read
+/// faster.
+fn time_of(frame: &FrameInfo, epoch: Instant) -> Duration {
+    match frame.captured.clock {
+        ClockSource::File => frame.captured.wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default(),
+        ClockSource::RtcpSr | ClockSource::HostArrival => frame.arrived.saturating_duration_since(epoch),
+    }
 }
 
 /// The camera's mode and its most messages a second.
@@ -193,15 +322,15 @@ fn worth_a_message(policy: Option<&Policy>, memory: &mut Memory, found: &[Detect
     passes
 }
 
-fn object(detection: &Detection, labels: &[String]) -> Object {
+fn object(detection: &Detection, labels: &[String], track: Option<(&Scene, u64)>) -> Object {
     let label = labels.get(detection.class as usize).cloned();
     Object {
-        track: None,
-        zones: Vec::new(),
+        track: track.map(|(scene, track)| scene.id(track)),
         label: label.unwrap_or_else(|| format!("class{}", detection.class)),
         class: detection.class,
         score: round4(detection.score),
         rect: detection.rect.map(round4),
+        zones: track.map(|(scene, track)| scene.zones_of(track)).unwrap_or_default(),
     }
 }
 
@@ -225,12 +354,12 @@ mod tests {
         let labels = Arc::new(vec!["person".to_owned()]);
         let policies = BTreeMap::from([(CameraId::new("gate"), Policy { mode, hz_max })]);
         let (node, boot) = ("box".to_owned(), "abc123".to_owned());
-        let setup = Setup { node, boot, labels, nms: 0.5, max_detections: 10, policies };
+        let setup = Setup { node, boot, labels, nms: 0.5, max_detections: 10, policies, rules: BTreeMap::new() };
         Analysis::new(setup, Arc::new(Metrics::default()))
     }
 
-    fn model() -> Model {
-        Model { name: "m".to_owned(), input: [640, 640], engine: "sha256:0".to_owned() }
+    fn model() -> Arc<Model> {
+        Arc::new(Model { name: "m".to_owned(), input: [640, 640], engine: "sha256:0".to_owned() })
     }
 
     fn lane(now: Instant, boxes: &[(f32, f32)]) -> Lane {

@@ -8,17 +8,19 @@ use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, Sender, bounded};
 
-use crate::analyze::{Analysis, Policy, Setup};
+use crate::analyze::{Analysis, Gone, Output, Policy, Setup};
 use crate::backend::{BackendError, Batch, Building, Progress, Settings};
 use crate::camera::{self, Camera};
 use crate::config::{CameraConfig, Config, Pace, Source};
 use crate::engine::Manifest;
-use crate::event::Detections;
+use crate::event::EndReason;
 use crate::frame::CameraId;
 use crate::health::Board;
 use crate::infer::{Inference, News};
 use crate::metrics::Metrics;
+use crate::scene::{EventRules, Rules};
 use crate::slot;
+use crate::track::tracker::TrackerSettings;
 use crate::worker::{self, Heartbeat};
 
 /// Finished batches on their way to analysis, and the empty ones on their way back.
@@ -26,14 +28,18 @@ const BATCHES: usize = 4;
 /// Slots of new cameras on their way to inference: all of a configuration's fit, so that nobody waits for the engine.
 const ROSTER: usize = 256;
 
-/// Takes each `detections` message on the analysis thread.
-pub type Sink = Box<dyn FnMut(&CameraId, &Detections) + Send>;
+/// Takes what is said of a camera, on the analysis thread.
+pub type Sink = Box<dyn FnMut(&CameraId, Output<'_>) + Send>;
+/// Cameras whose tracks are to be ended that may wait for analysis.
+const GONE: usize = 256;
 
 /// The running data path.
 pub struct Graph {
     cameras: BTreeMap<CameraId, Camera>,
     infer: JoinHandle<Result<(), BackendError>>,
     analyze: JoinHandle<()>,
+    /// Tells analysis of cameras that went away.
+    gone: Sender<Gone>,
     /// Keeps inference waiting for cameras to come; dropped to let it end.
     roster: Option<Sender<slot::SlotReader>>,
     /// Ends the building of an engine.
@@ -68,6 +74,7 @@ impl Graph {
         let (finished, batches) = bounded(BATCHES);
         let (returned, free) = bounded(BATCHES);
         let (telling, news) = bounded(4);
+        let (gone, leaving) = bounded(GONE);
         let hearts = [Heartbeat::new(Instant::now()), Heartbeat::new(Instant::now())];
         for _ in 0..BATCHES {
             // Fits: the channel was made for as many.
@@ -91,7 +98,7 @@ impl Graph {
         };
         let infer = worker::spawn("infer", move || inference.run());
         let analysis = Analysis::new(setup(config, manifest, around), Arc::clone(&around.metrics));
-        let analyze = start_analysis(analysis, batches, returned, hearts[1].clone(), sink);
+        let analyze = start_analysis(analysis, (batches, returned, leaving), hearts[1].clone(), sink);
         let mut cameras = BTreeMap::new();
         // Together the lossless files fill a batch; each holds two frames, so that one is ready while one is taken.
         let lossless = config.cameras.iter().filter(|camera| is_lossless(camera)).count();
@@ -105,7 +112,7 @@ impl Graph {
             let running = camera::start(camera.clone(), writer, counters, around.board.clone());
             cameras.insert(camera.id.clone(), running);
         }
-        Self { cameras, infer, analyze, roster: Some(roster), stopping, news, hearts }
+        Self { cameras, infer, analyze, gone, roster: Some(roster), stopping, news, hearts }
     }
 
     /// Switches a camera on or off; false where there is none of that name.
@@ -113,6 +120,12 @@ impl Graph {
         let Some(camera) = self.cameras.get(camera) else { return false };
         camera.control.enable(on);
         true
+    }
+
+    /// A camera gives no frames any more: its tracks end for `reason`.
+    pub fn end_tracks(&self, camera: &CameraId, reason: EndReason) {
+        // Analysis that is so far behind has ended: so do its tracks.
+        let _ = self.gone.try_send(Gone { camera: camera.clone(), reason });
     }
 
     /// Inference has ended: nothing goes on without it.
@@ -170,17 +183,43 @@ fn setup(config: &Config, manifest: &Manifest, around: &Surroundings) -> Setup {
         nms: manifest.thresholds.nms,
         max_detections: manifest.thresholds.max_detections,
         policies: config.cameras.iter().map(|c| (c.id.clone(), policy(c))).collect(),
+        rules: config.cameras.iter().filter_map(|c| Some((c.id.clone(), rules(config, c)?))).collect(),
     }
+}
+
+/// What is looked for in a camera's picture; `None`: nothing is tracked.
+fn rules(config: &Config, camera: &CameraConfig) -> Option<Rules> {
+    let tracking = config.tracking.as_ref()?;
+    let events = camera.events.as_ref().map(|events| EventRules {
+        labels: events.labels.clone(),
+        min_score: events.min_score,
+        zones: events.zones.clone(),
+        update_every: events.update_every,
+    });
+    Some(Rules {
+        tracking: TrackerSettings {
+            low: tracking.low,
+            high: tracking.high,
+            new: tracking.new,
+            confirm_hits: tracking.confirm_hits,
+            confirm_after: tracking.confirm_after,
+            lost_after: tracking.lost_after,
+            stationary_after: tracking.stationary_after,
+        },
+        filter: camera.filter.clone(),
+        zones: camera.zones.clone(),
+        lines: camera.lines.clone(),
+        events,
+    })
 }
 
 fn start_analysis(
     analysis: Analysis,
-    batches: Receiver<Batch>,
-    free: Sender<Batch>,
+    (batches, free, gone): (Receiver<Batch>, Sender<Batch>, Receiver<Gone>),
     heart: Heartbeat,
     sink: Sink,
 ) -> JoinHandle<()> {
-    worker::spawn("analyze", move || analysis.run(&batches, &free, &heart, sink))
+    worker::spawn("analyze", move || analysis.run(&batches, &free, &gone, &heart, sink))
 }
 
 /// Ends the process at once where an orderly stop takes longer than `deadline`.

@@ -3,12 +3,14 @@
 //! Times are RFC 3339 in UTC with milliseconds. Boxes are x1, y1, x2, y2, 0..1 of the **source** frame.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::SystemTime;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::frame::ClockSource;
+pub use crate::track::line::Direction;
 
 /// Version of the `detections` message.
 pub const DETECTIONS_SCHEMA: &str = "watchpost.detections/1";
@@ -219,14 +221,39 @@ pub struct Crossing {
     pub at: String,
 }
 
-/// Which way a line was crossed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Direction {
-    /// From the left of `from` → `to` to its right.
-    In,
-    /// The other way.
-    Out,
+/// What is counted in a camera's picture. As text it is the topic's end: `count/person`, `zone/drive/count/person`,
+/// `line/gate/in/person`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Counter {
+    /// Objects of a class that are there now.
+    Label(String),
+    /// Those in a zone: its name and the class.
+    Zone(String, String),
+    /// Those that have crossed a line since the start: its name, which way, the class.
+    Line(String, Direction, String),
+}
+
+impl fmt::Display for Counter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Label(label) => write!(f, "count/{}", label_level(label)),
+            Self::Zone(zone, label) => write!(f, "zone/{zone}/count/{}", label_level(label)),
+            Self::Line(line, direction, label) => {
+                let direction = if *direction == Direction::In { "in" } else { "out" };
+                write!(f, "line/{line}/{direction}/{}", label_level(label))
+            }
+        }
+    }
+}
+
+/// A class name as a topic level: lower case, blanks as underscores, nothing that MQTT forbids in a level. `_` where
+/// nothing is left.
+pub fn label_level(label: &str) -> String {
+    let kept =
+        label.trim().chars().filter(|c| !matches!(c, '+' | '#' | '/') && (c.is_whitespace() || !c.is_control()));
+    let level: String =
+        kept.flat_map(|c| if c.is_whitespace() { '_' } else { c }.to_lowercase().collect::<Vec<_>>()).collect();
+    if level.is_empty() { "_".to_owned() } else { level }
 }
 
 /// `{base}/{node}/notice`: something a person or program should know. Spooled; never lost while the spool has room.

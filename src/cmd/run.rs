@@ -8,13 +8,14 @@ use std::time::{Duration, Instant, SystemTime};
 use crossbeam::channel::{Receiver, bounded};
 
 use super::status_line::StatusLine;
+use crate::analyze::Output;
 use crate::backend::{Building, ModelSpec, Settings};
 use crate::cli::{Code, Failure};
 use crate::config::Config;
 use crate::daemon::{self, Graph, Surroundings};
 use crate::event::{
-    CameraState, CameraStatus, DETECTIONS_SCHEMA, HEALTH_SCHEMA, INFO_SCHEMA, Info, NOTICE_SCHEMA, NoticeKind,
-    STATE_SCHEMA, rfc3339,
+    CameraState, CameraStatus, DETECTIONS_SCHEMA, EVENT_SCHEMA, EndReason, HEALTH_SCHEMA, INFO_SCHEMA, Info,
+    NOTICE_SCHEMA, NoticeKind, STATE_SCHEMA, rfc3339,
 };
 use crate::frame::CameraId;
 use crate::health::{self, Board, HealthReport, Monitor};
@@ -60,9 +61,11 @@ pub fn run(path: &Path, console: &Console) -> Result<(), Failure> {
     let (publisher, publishing) = super::start_publisher(&config, &around, &config.state_dir, commands)?;
     let cameras: Vec<CameraId> = config.cameras.iter().map(|c| c.id.clone()).collect();
     publisher.forget_other_cameras(&cameras);
+    publisher.reset_counts();
+    publisher.greet();
     let sink = publisher.clone();
     let graph =
-        Graph::start(&config, &manifest, &settings, &around, Box::new(move |camera, m| sink.detections(camera, m)));
+        Graph::start(&config, &manifest, &settings, &around, Box::new(move |camera, m| say(&sink, camera, m)));
     tracing::info!(node = %config.node, cameras = config.cameras.len(), "started");
     publisher.notice(NoticeKind::Started, None, format!("watchpost {} started", env!("CARGO_PKG_VERSION")));
     let hearts = [&graph.hearts[..], &[publishing.heartbeat()]].concat();
@@ -219,6 +222,7 @@ impl<'a> Daemon<'a> {
     fn tell_info(&mut self, spec: &ModelSpec) {
         let schemas = [
             ("detections", DETECTIONS_SCHEMA),
+            ("events", EVENT_SCHEMA),
             ("notice", NOTICE_SCHEMA),
             ("info", INFO_SCHEMA),
             ("health", HEALTH_SCHEMA),
@@ -277,6 +281,11 @@ impl<'a> Daemon<'a> {
             if !refresh && !report.changed.contains(id) {
                 continue;
             }
+            match state.status {
+                CameraStatus::Online => {}
+                CameraStatus::Disabled => self.graph.end_tracks(id, EndReason::Disabled),
+                CameraStatus::Offline | CameraStatus::Finished => self.graph.end_tracks(id, EndReason::CameraLost),
+            }
             self.publisher.retain(self.topics.camera_state(id), json(state));
             if self.told.insert(id.clone(), state.status) != Some(state.status) {
                 self.publisher.retain(self.topics.camera_status(id), status_word(state.status).into());
@@ -319,7 +328,17 @@ impl<'a> Daemon<'a> {
             publisher.retain(topics.camera_status(&id), "offline".into());
         }
         publisher.notice(NoticeKind::Stopping, None, text);
+        publisher.take_leave();
         ended.map_err(Failure::from)
+    }
+}
+
+/// Says what analysis has to say.
+pub(super) fn say(publisher: &Publisher, camera: &CameraId, output: Output<'_>) {
+    match output {
+        Output::Detections(message) => publisher.detections(camera, message),
+        Output::Event(event) => publisher.event(*event),
+        Output::Count(counter, value) => publisher.count(camera, &counter, value),
     }
 }
 

@@ -18,9 +18,12 @@
 
 mod commands;
 mod connection;
+mod consumers;
+mod draft;
 mod embedded;
 mod fault;
 mod notice;
+mod open;
 mod queue;
 mod retained;
 mod session;
@@ -37,26 +40,29 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use tokio::sync::Notify;
 
 use crate::config::{Broker, MqttConfig, MqttProtocol};
-use crate::event::{Detections, Health, NoticeKind};
+use crate::event::{Counter, Detections, Event, Health, NoticeKind};
 use crate::frame::CameraId;
 use crate::metrics::PublishMetrics;
 use crate::worker::Heartbeat;
 
 pub use commands::Command;
+pub use consumers::{Card, Wanted};
 pub use notice::Identity;
 pub use topic::{Topic, TopicError, Topics};
 
 use connection::Endpoint;
+use consumers::Consumers;
+use draft::Draft;
 use embedded::Embedded;
-use notice::{Draft, Notices};
+use notice::Notices;
 use queue::{Live, LiveQueue};
-use spool::{Batch, Spool};
+use spool::{Batch, Derive, Spool};
 
 /// Entries that may wait for the spool: minutes of events.
 const INPUT_CAPACITY: usize = 4096;
@@ -90,15 +96,17 @@ pub enum PublishError {
 
 /// What goes to the `spool` thread.
 enum Input {
-    Notice(Draft),
+    Message(Draft),
     Retain(Topic, Vec<u8>),
     Forget(String),
+    Count(String, u64),
 }
 
 /// What the publishers and the two threads share.
 struct Shared {
     topics: Topics,
     notices: Notices,
+    consumers: Arc<Consumers>,
     metrics: PublishMetrics,
     live: LiveQueue,
     spool: Spool,
@@ -165,8 +173,12 @@ impl Publisher {
         let topic = self.shared.topics.detections(camera);
         if let Some(live) = live(topic, message) {
             self.shared.live.push(live);
-            self.shared.wake.notify_one();
         }
+        for message in self.shared.consumers.detections(camera, message) {
+            let topic = Topic::of_consumer(message.topic);
+            self.shared.live.push(Live { topic, body: message.body, made: Instant::now() });
+        }
+        self.shared.wake.notify_one();
     }
 
     /// A `health` message, QoS 0; dropped while there is no connection.
@@ -180,7 +192,49 @@ impl Publisher {
     /// A notice: one sentence for people. On disk before it is sent, at QoS 1. Waits only where the disk is slower
     /// than 4,096 messages.
     pub fn notice(&self, kind: NoticeKind, camera: Option<&CameraId>, text: String) {
-        self.give(Input::Notice(self.shared.notices.draft(kind, camera, text)));
+        self.give(Input::Message(self.shared.notices.draft(kind, camera, text)));
+    }
+
+    /// An event of a track, which gets its number here. As [`Publisher::notice`]; until its `end` was
+    /// given, the next start ends it.
+    pub fn event(&self, event: Event) {
+        let topic = self.shared.topics.events(&CameraId::new(&event.camera));
+        self.give(Input::Message(Draft::event(topic, event)));
+    }
+
+    /// A count, retained.
+    pub fn count(&self, camera: &CameraId, counter: &Counter, value: u64) {
+        self.retain(self.shared.topics.count(camera, counter), value.to_string().into());
+        let latest = |topic: &str| self.shared.spool.retained_body(topic);
+        self.retain_all(self.shared.consumers.count(camera, counter, value, latest));
+    }
+
+    /// Tells other consumers that there is this box, and what it has; what is to be counted is 0 so far.
+    pub fn greet(&self) {
+        for (camera, counter) in self.shared.consumers.counters() {
+            self.count(&camera, &counter, 0);
+        }
+        self.retain_all(self.shared.consumers.greeting(|topic| self.shared.spool.retained_body(topic)));
+    }
+
+    /// Tells other consumers that it goes.
+    pub fn take_leave(&self) {
+        self.retain_all(self.shared.consumers.farewell());
+    }
+
+    fn retain_all(&self, messages: Vec<crate::formats::Message>) {
+        for message in messages {
+            self.retain(Topic::of_consumer(message.topic), message.body);
+        }
+    }
+
+    /// Every count is 0: nothing was seen yet.
+    pub fn reset_counts(&self) {
+        let (topics, consumers) = (&self.shared.topics, &self.shared.consumers);
+        for topic in self.shared.spool.retained_topics(|topic| topics.is_count(topic) || consumers.is_count(topic))
+        {
+            self.give(Input::Count(topic, 0));
+        }
     }
 
     /// The latest message of a retained topic, QoS 1. Kept on disk and sent after every connect; an equal body is
@@ -260,8 +314,7 @@ impl Running {
     }
 }
 
-/// Opens the spool, starts the embedded broker where one is configured, and the publisher's threads. Does not wait
-/// for the broker: a broker that is away is a state, not an error. Commands go to `commands`, without waiting.
+/// [`start_for`] nobody else.
 ///
 /// # Errors
 ///
@@ -273,10 +326,29 @@ pub fn start(
     metrics: PublishMetrics,
     commands: Sender<Command>,
 ) -> Result<(Publisher, Running), PublishError> {
+    start_for(Wanted::default(), config, identity, state_dir, metrics, commands)
+}
+
+/// Opens the spool, starts the embedded broker where one is configured, and the publisher's threads. Does not wait
+/// for the broker: a broker that is away is a state, not an error. Commands go to `commands`, without waiting.
+/// Other consumers are told in their forms what they want.
+///
+/// # Errors
+///
+/// See [`PublishError`].
+pub fn start_for(
+    wanted: Wanted,
+    config: &MqttConfig,
+    identity: Identity,
+    state_dir: &Path,
+    metrics: PublishMetrics,
+    commands: Sender<Command>,
+) -> Result<(Publisher, Running), PublishError> {
     let topics = Topics::new(&config.base, &identity.node)?;
     check_tls(config)?;
     let notices = Notices::new(identity, topics.notice());
-    let spool = open_spool(config, state_dir, &topics, &notices, &metrics)?;
+    let consumers = Arc::new(Consumers::new(wanted, &notices.identity().node, &topics));
+    let spool = open_spool(config, state_dir, &topics, &notices, &consumers, &metrics)?;
     // The embedded broker speaks nothing else.
     let (broker, protocol) = match config.broker {
         Broker::Embedded { listen } => {
@@ -289,6 +361,7 @@ pub fn start(
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(PublishError::Network)?;
     let shared = Arc::new(Shared {
         notices,
+        consumers,
         live: LiveQueue::new(metrics.detections_dropped.clone()),
         metrics,
         spool,
@@ -329,19 +402,24 @@ fn open_spool(
     state_dir: &Path,
     topics: &Topics,
     notices: &Notices,
+    consumers: &Arc<Consumers>,
     metrics: &PublishMetrics,
 ) -> Result<Spool, PublishError> {
     let path = state_dir.join(SPOOL_FILE);
     let error = |reason: String| PublishError::Spool { path: path.clone(), reason };
     std::fs::create_dir_all(state_dir).map_err(|e| error(e.to_string()))?;
-    let opened = Spool::open(&path, config.spool_bytes, notices.clone(), metrics.clone());
+    let told = Arc::clone(consumers);
+    let derive: Derive = Box::new(move |before, event| told.event(before, event));
+    let opened = Spool::open(&path, config.spool_bytes, notices.clone(), derive, metrics.clone());
     let (spool, aside) = opened.map_err(|e| error(e.to_string()))?;
     // Topics of another base or node name would stay on the broker for ever.
-    let strangers = spool.retained_topics(|topic| !topic.starts_with(topics.prefix()));
+    let strangers = spool.retained_topics(|topic| !topic.starts_with(topics.prefix()) && !consumers.keeps(topic));
     let mut batch = Batch { retained: strangers.into_iter().map(|t| (t, None)).collect(), ..Batch::default() };
+    // Before anything of this start, and in one transaction: whatever happens then, they end once.
+    batch.messages = spool.open_tracks().ends(notices.identity(), topics, SystemTime::now());
     if let Some(aside) = aside {
         let text = format!("The spool was unreadable and is now {}: a new one was begun.", aside.display());
-        batch.notices.push(notices.draft(NoticeKind::SpoolReset, None, text));
+        batch.messages.push(notices.draft(NoticeKind::SpoolReset, None, text));
     }
     if !batch.is_empty() {
         spool.commit(&batch).map_err(|e| error(e.to_string()))?;

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use serde::Deserialize;
 
-use super::store::SpoolError;
+use super::draft::Draft;
 use super::topic::Topic;
 use crate::event::{NOTICE_SCHEMA, Notice, NoticeKind, rfc3339};
 use crate::frame::CameraId;
@@ -18,26 +18,6 @@ pub struct Identity {
     pub boot: String,
 }
 
-/// A notice that has no number yet: the spool gives it one when it takes it, so that numbers follow the order
-/// in which messages are sent.
-#[derive(Clone, Debug)]
-pub struct Draft {
-    /// Where to.
-    pub topic: Topic,
-    notice: Notice,
-}
-
-impl Draft {
-    /// The message as JSON, as number `seq` of its topic.
-    ///
-    /// # Errors
-    ///
-    /// It cannot be written as JSON.
-    pub fn body(&self, seq: u64) -> Result<Vec<u8>, SpoolError> {
-        Ok(serde_json::to_vec(&Notice { seq, ..self.notice.clone() })?)
-    }
-}
-
 /// Makes notices.
 #[derive(Clone, Debug)]
 pub struct Notices {
@@ -46,6 +26,11 @@ pub struct Notices {
 }
 
 impl Notices {
+    /// Who speaks.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
     /// For one box and boot.
     pub fn new(identity: Identity, topic: Topic) -> Self {
         Self { identity, topic }
@@ -64,7 +49,7 @@ impl Notices {
             text,
             replayed: false,
         };
-        Draft { topic: self.topic.clone(), notice }
+        Draft::notice(self.topic.clone(), notice)
     }
 }
 
@@ -97,7 +82,7 @@ mod tests {
         let notices = Notices::new(identity, Topics::new("w", "n").unwrap().notice());
         let text = r#"a "replayed":false and \"replayed\":false in a text"#.to_owned();
         let draft = notices.draft(NoticeKind::DeadLetter, Some(&CameraId::new("gate")), text);
-        let body = draft.body(7).unwrap();
+        let (body, _) = draft.body(7).unwrap();
         let before: Notice = serde_json::from_slice(&body).unwrap();
         let after: Notice = serde_json::from_slice(&replayed(&body)).unwrap();
         assert_eq!((before.seq, before.replayed), (7, false));

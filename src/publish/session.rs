@@ -272,8 +272,8 @@ impl<'a> Session<'a> {
     }
 
     fn notice(&self, text: String) -> Result<(), Fault> {
-        let notices = vec![self.shared.notices.draft(NoticeKind::DeadLetter, None, text)];
-        let written = self.shared.spool.commit(&Batch { notices, ..Batch::default() });
+        let messages = vec![self.shared.notices.draft(NoticeKind::DeadLetter, None, text)];
+        let written = self.shared.spool.commit(&Batch { messages, ..Batch::default() });
         written.map_err(|error| unreadable(&error))
     }
 
@@ -291,8 +291,8 @@ impl<'a> Session<'a> {
         };
         let (camera, text) = refusal;
         tracing::warn!("command for camera {camera} refused: {text}");
-        let notices = vec![self.shared.notices.draft(NoticeKind::CommandRefused, Some(&camera), text)];
-        if let Err(error) = self.shared.spool.commit(&Batch { notices, ..Batch::default() }) {
+        let messages = vec![self.shared.notices.draft(NoticeKind::CommandRefused, Some(&camera), text)];
+        if let Err(error) = self.shared.spool.commit(&Batch { messages, ..Batch::default() }) {
             tracing::error!("the spool cannot be written: {error}");
         }
     }

@@ -21,10 +21,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use redb::{ReadableTable, ReadableTableMetadata, WriteTransaction};
 
-use super::notice::{Draft, Notices};
+use super::draft::Draft;
+use super::notice::Notices;
+use super::open::OpenTracks;
 use super::retained::{Retained, RetainedMap};
 use super::store::{CURSOR, DEAD, EVENTS, META, RETAINED, Record, SpoolError, Store, logical_bytes, store_error};
-use crate::event::NoticeKind;
+use crate::event::{Event, NoticeKind};
 use crate::metrics::PublishMetrics;
 
 /// Most messages kept that the broker refused for good.
@@ -35,8 +37,8 @@ const OVERFLOW_NOTICE_BYTES: u64 = 512;
 /// What one commit writes.
 #[derive(Debug, Default)]
 pub struct Batch {
-    /// Notices, in order.
-    pub notices: Vec<Draft>,
+    /// Messages that must not be lost, in order.
+    pub messages: Vec<Draft>,
     /// Topics and their new retained bodies; `None` clears the topic on the broker.
     pub retained: Vec<(String, Option<Vec<u8>>)>,
 }
@@ -44,7 +46,7 @@ pub struct Batch {
 impl Batch {
     /// Entries in it.
     pub fn len(&self) -> usize {
-        self.notices.len() + self.retained.len()
+        self.messages.len() + self.retained.len()
     }
 
     /// Whether it has none.
@@ -75,7 +77,11 @@ struct Writer {
     seqs: HashMap<String, u64>,
     /// Offset of the notice of the overflow that goes on.
     overflow: Option<u64>,
+    open: OpenTracks,
 }
+
+/// Other consumers' messages of an event, given the one of its track before: topics and bodies.
+pub type Derive = Box<dyn Fn(Option<&Event>, &Event) -> Vec<(String, Vec<u8>)> + Send + Sync>;
 
 /// The spool. Commits from any thread are taken one after the other; claims and acknowledgements come from the
 /// publisher.
@@ -83,6 +89,7 @@ pub struct Spool {
     store: Store,
     limit: u64,
     notices: Notices,
+    derive: Derive,
     metrics: PublishMetrics,
     state: Mutex<State>,
     writer: Mutex<Writer>,
@@ -109,6 +116,7 @@ impl Spool {
         path: &Path,
         limit: u64,
         notices: Notices,
+        derive: Derive,
         metrics: PublishMetrics,
     ) -> Result<(Self, Option<PathBuf>), SpoolError> {
         let (store, loaded, aside) = Store::open(path)?;
@@ -129,9 +137,10 @@ impl Spool {
             store,
             limit,
             notices,
+            derive,
             metrics,
             state: Mutex::new(state),
-            writer: Mutex::default(),
+            writer: Mutex::new(Writer { open: loaded.open, ..Writer::default() }),
             retained: Mutex::new(retained),
         };
         spool.show(&spool.lock());
@@ -145,7 +154,7 @@ impl Spool {
     /// Nothing of the batch is on disk; the same batch may be given again.
     pub fn commit(&self, batch: &Batch) -> Result<(), SpoolError> {
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut seqs = writer.seqs.clone();
+        let (mut seqs, mut open) = (writer.seqs.clone(), writer.open.clone());
         let (cursor, buried, still_full) = {
             let state = self.lock();
             (state.cursor, state.buried.clone(), state.bytes > self.limit / 2)
@@ -154,9 +163,11 @@ impl Spool {
         let retained = self.changed(&batch.retained);
         let outcome = self.store.write(|transaction| {
             self.store_retained(transaction, &retained, &buried)?;
-            self.store_events(transaction, batch, cursor, &mut seqs, &mut overflow)
+            let mut outcome = self.store_messages(transaction, batch, &mut seqs, &mut open)?;
+            self.make_room(transaction, cursor, &mut seqs, &mut overflow, &mut outcome)?;
+            Ok(outcome)
         })?;
-        writer.seqs = seqs;
+        (writer.seqs, writer.open) = (seqs, open);
         let mut state = self.lock();
         state.dropping.clear();
         state.buried.drain(..buried.len());
@@ -239,6 +250,11 @@ impl Spool {
         self.store.first_in(offset, offset + 1)
     }
 
+    /// The tracks that are open: right after opening, those that the last start left.
+    pub fn open_tracks(&self) -> OpenTracks {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner).open.clone()
+    }
+
     /// Messages not acknowledged.
     pub fn pending(&self) -> u64 {
         self.lock().pending
@@ -266,6 +282,11 @@ impl Spool {
         if self.map().acknowledged(topic, version) {
             self.lock().buried.push(topic.to_owned());
         }
+    }
+
+    /// What a retained topic holds.
+    pub fn retained_body(&self, topic: &str) -> Option<Vec<u8>> {
+        self.map().body(topic).map(<[u8]>::to_vec)
     }
 
     /// Topics that hold a retained message and that `which` picks.
@@ -296,23 +317,42 @@ impl Spool {
         Ok(())
     }
 
-    fn store_events(
+    /// The messages, those that are made of them for others, and which tracks are open then.
+    fn store_messages(
         &self,
         transaction: &WriteTransaction,
         batch: &Batch,
-        cursor: u64,
         seqs: &mut HashMap<String, u64>,
-        overflow: &mut Option<u64>,
+        open: &mut OpenTracks,
     ) -> Result<Outcome, SpoolError> {
-        let mut meta = transaction.open_table(META).map_err(store_error)?;
-        meta.insert(CURSOR, cursor).map_err(store_error)?;
         let mut events = transaction.open_table(EVENTS).map_err(store_error)?;
         let mut outcome =
             Outcome { next: self.lock().next, added: 0, added_bytes: 0, removed: 0, removed_bytes: 0, lost: 0 };
-        for draft in &batch.notices {
-            insert(&mut events, draft, seqs, &mut outcome)?;
+        for draft in &batch.messages {
+            let (body, event) = number(draft, seqs)?;
+            insert(&mut events, draft.topic.as_str(), &body, &mut outcome)?;
+            let Some(event) = event else { continue };
+            let before = open.take(transaction, &event, &body)?;
+            for (topic, body) in (self.derive)(before.as_ref(), &event) {
+                insert(&mut events, &topic, &body, &mut outcome)?;
+            }
         }
-        let victims = self.choose_victims(&events, &outcome)?;
+        Ok(outcome)
+    }
+
+    /// Drops what no longer fits and deletes what was acknowledged.
+    fn make_room(
+        &self,
+        transaction: &WriteTransaction,
+        cursor: u64,
+        seqs: &mut HashMap<String, u64>,
+        overflow: &mut Option<u64>,
+        outcome: &mut Outcome,
+    ) -> Result<(), SpoolError> {
+        let mut meta = transaction.open_table(META).map_err(store_error)?;
+        meta.insert(CURSOR, cursor).map_err(store_error)?;
+        let mut events = transaction.open_table(EVENTS).map_err(store_error)?;
+        let victims = self.choose_victims(&events, outcome)?;
         let mut notice_lost = false;
         for offset in victims.into_iter().flatten() {
             // A gap of an earlier overflow may lie in the range.
@@ -332,10 +372,10 @@ impl Spool {
                 self.limit
             );
             let draft = self.notices.draft(NoticeKind::SpoolOverflow, None, text);
-            insert(&mut events, &draft, seqs, &mut outcome)?;
+            let (body, _) = number(&draft, seqs)?;
+            insert(&mut events, draft.topic.as_str(), &body, outcome)?;
         }
-        events.retain_in(..cursor, |_, _| false).map_err(store_error)?;
-        Ok(outcome)
+        events.retain_in(..cursor, |_, _| false).map_err(store_error)
     }
 
     /// The oldest waiting messages that must go to come under the limit. From here on they are not claimed, even
@@ -401,17 +441,21 @@ impl Spool {
 
 fn insert(
     events: &mut redb::Table<'_, u64, (&'static str, &'static [u8])>,
-    draft: &Draft,
-    seqs: &mut HashMap<String, u64>,
+    topic: &str,
+    body: &[u8],
     outcome: &mut Outcome,
 ) -> Result<(), SpoolError> {
-    let topic = draft.topic.as_str();
-    let seq = seqs.entry(topic.to_owned()).or_insert(0);
-    let body = draft.body(*seq)?;
-    *seq += 1;
-    events.insert(outcome.next, (topic, &body[..])).map_err(store_error)?;
+    events.insert(outcome.next, (topic, body)).map_err(store_error)?;
     outcome.next += 1;
     outcome.added += 1;
-    outcome.added_bytes += logical_bytes(topic, &body);
+    outcome.added_bytes += logical_bytes(topic, body);
     Ok(())
+}
+
+/// The message with the next number of its topic.
+fn number(draft: &Draft, seqs: &mut HashMap<String, u64>) -> Result<(Vec<u8>, Option<Event>), SpoolError> {
+    let seq = seqs.entry(draft.topic.as_str().to_owned()).or_insert(0);
+    let numbered = draft.body(*seq)?;
+    *seq += 1;
+    Ok(numbered)
 }

@@ -6,11 +6,15 @@ use redb::{ReadableDatabase, ReadableTable, ReadableTableMetadata};
 use tempfile::TempDir;
 
 use super::notice::{Identity, Notices};
-use super::spool::{Batch, DEAD_MAX, Spool};
+use super::spool::{Batch, DEAD_MAX, Derive, Spool};
 use super::store::{DEAD, Record, SpoolError, logical_bytes};
 use super::topic::Topics;
 use crate::event::{Notice, NoticeKind};
 use crate::metrics::PublishMetrics;
+
+fn nothing() -> Derive {
+    Box::new(|_, _| Vec::new())
+}
 
 fn notices() -> Notices {
     let identity = Identity { node: "n".to_owned(), boot: "0123ab".to_owned() };
@@ -19,15 +23,16 @@ fn notices() -> Notices {
 
 fn open(dir: &Path, limit: u64) -> (Spool, PublishMetrics) {
     let metrics = PublishMetrics::default();
-    let (spool, aside) = Spool::open(&dir.join("spool.redb"), limit, notices(), metrics.clone()).unwrap();
+    let (spool, aside) =
+        Spool::open(&dir.join("spool.redb"), limit, notices(), nothing(), metrics.clone()).unwrap();
     assert_eq!(aside, None);
     (spool, metrics)
 }
 
 fn add(spool: &Spool, texts: impl IntoIterator<Item = u32>) {
     let draft = |n: u32| notices().draft(NoticeKind::Started, None, format!("message {n:06}"));
-    let notices = texts.into_iter().map(draft).collect();
-    spool.commit(&Batch { notices, ..Batch::default() }).unwrap();
+    let messages = texts.into_iter().map(draft).collect();
+    spool.commit(&Batch { messages, ..Batch::default() }).unwrap();
 }
 
 fn retain(spool: &Spool, topic: &str, body: Option<&[u8]>) {
@@ -91,7 +96,7 @@ fn a_reopened_spool_goes_on_at_its_cursor() {
     assert!(!spool.is_behind());
     let claimed = spool.claim().unwrap().unwrap();
     let path = dir.path().join("spool.redb");
-    let second = Spool::open(&path, 1, notices(), PublishMetrics::default());
+    let second = Spool::open(&path, 1, notices(), nothing(), PublishMetrics::default());
     assert!(matches!(second, Err(SpoolError::Store(error)) if matches!(*error, redb::Error::DatabaseAlreadyOpen)));
     drop(spool);
 
@@ -172,7 +177,7 @@ fn a_damaged_file_is_moved_aside() {
     ];
     for (n, damage) in damages.iter().enumerate() {
         damage();
-        let (spool, aside) = Spool::open(&path, 1 << 20, notices(), PublishMetrics::default()).unwrap();
+        let (spool, aside) = Spool::open(&path, 1 << 20, notices(), nothing(), PublishMetrics::default()).unwrap();
         assert_eq!(aside, Some(dir.path().join(format!("spool.redb.corrupt-{}", n + 1))), "damage {n}");
         add(&spool, 0..100);
         assert_eq!(spool.pending(), 100);

@@ -1,4 +1,4 @@
-//! The spool's file: an embedded store (redb) of four small tables. Knows transactions, repair and damaged files;
+//! The spool's file: an embedded store (redb) of five small tables. Knows transactions, repair and damaged files;
 //! what is written, dropped and acknowledged is decided in [`super::spool`].
 //!
 //! A commit is one fsync. Limits: 8 MiB of page cache; the file grows to about the spool's limit plus half, and
@@ -12,10 +12,14 @@ use redb::{
     Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition, WriteTransaction,
 };
 
+use super::open::OpenTracks;
+
 /// Offset → topic, body.
 pub const EVENTS: TableDefinition<'static, u64, (&str, &[u8])> = TableDefinition::new("events");
 /// Topic → body; `None` is a tombstone.
 pub const RETAINED: TableDefinition<'static, &str, Option<&[u8]>> = TableDefinition::new("retained");
+/// Id of a track that is open → its last event as JSON.
+pub const OPEN: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("open");
 /// Offset → topic, the broker's reason, body.
 pub const DEAD: TableDefinition<'static, u64, (&str, &str, &[u8])> = TableDefinition::new("dead");
 /// [`CURSOR`].
@@ -75,6 +79,8 @@ pub struct Loaded {
     pub pending: u64,
     /// Their logical bytes.
     pub bytes: u64,
+    /// Tracks that the last start left open.
+    pub open: OpenTracks,
     /// The retained map, tombstones included.
     pub retained: Vec<(String, Option<Vec<u8>>)>,
 }
@@ -167,6 +173,7 @@ impl Store {
                 loaded.retained.push((topic.value().to_owned(), body.value().map(<[u8]>::to_vec)));
             }
             transaction.open_table(DEAD).map_err(store_error)?;
+            loaded.open = OpenTracks::load(transaction)?;
             Ok(loaded)
         })
     }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::event::Counter;
 use crate::frame::CameraId;
 
 /// A topic that a message can be published to: no wildcard, no empty level. Made by [`Topics`] alone.
@@ -9,6 +10,11 @@ use crate::frame::CameraId;
 pub struct Topic(String);
 
 impl Topic {
+    /// A topic in another consumer's form, whose first levels the configuration has checked.
+    pub(super) fn of_consumer(topic: String) -> Self {
+        Self(topic)
+    }
+
     /// The topic as text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -90,6 +96,33 @@ impl Topics {
     /// Detections, a message an inferred frame.
     pub fn detections(&self, camera: &CameraId) -> Topic {
         self.camera(camera, "detections")
+    }
+
+    /// The life of a camera's tracks, spooled.
+    pub fn events(&self, camera: &CameraId) -> Topic {
+        self.camera(camera, "events")
+    }
+
+    /// Events as CloudEvents, spooled.
+    pub fn cloudevents(&self, camera: &CameraId) -> Topic {
+        self.camera(camera, "cloudevents")
+    }
+
+    /// Detections in DeepStream's form.
+    pub fn deepstream(&self, camera: &CameraId) -> Topic {
+        self.camera(camera, "deepstream")
+    }
+
+    /// A count of a camera, retained.
+    pub fn count(&self, camera: &CameraId, counter: &Counter) -> Topic {
+        self.camera(camera, &counter.to_string())
+    }
+
+    /// Whether one of this box's topics is a camera's count.
+    pub fn is_count(&self, topic: &str) -> bool {
+        let rest = topic.strip_prefix(&self.prefix).and_then(|rest| rest.strip_prefix("cam/"));
+        let levels: Vec<&str> = rest.map(|rest| rest.split('/').skip(1).collect()).unwrap_or_default();
+        matches!(levels[..], ["count", _] | ["zone", _, "count", _] | ["line", _, _, _])
     }
 
     /// `ON` or `OFF`, retained: whether a camera is switched on.

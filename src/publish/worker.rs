@@ -53,8 +53,9 @@ pub fn spool(shared: &Shared, input: &Receiver<Input>) {
 
 fn take(batch: &mut Batch, input: Input) {
     match input {
-        Input::Notice(draft) => batch.notices.push(draft),
+        Input::Message(draft) => batch.messages.push(draft),
         Input::Retain(topic, body) => batch.retained.push((topic.as_str().to_owned(), Some(body))),
+        Input::Count(topic, value) => batch.retained.push((topic, Some(value.to_string().into()))),
         Input::Forget(topic) => batch.retained.push((topic, None)),
     }
 }

@@ -1,12 +1,16 @@
-//! What happens in a picture over time: zones, lines, filters and the hours at which they count.
+//! What happens in a picture over time: tracks, zones, lines, filters and the hours at which they count.
 //!
 //! Pure: time is an argument. Points and boxes are 0..1 of the source, x to the right and y down.
 
+mod assign;
 mod classes;
 pub mod filter;
+mod kalman;
 pub mod line;
 mod polygon;
+mod rest;
 pub mod schedule;
+pub mod tracker;
 pub mod zone;
 
 use serde::Deserialize;
@@ -14,6 +18,7 @@ use serde::Deserialize;
 use crate::letterbox::Rect;
 
 pub use polygon::Polygon;
+pub use tracker::{Ended, Exit, Step, Track, Tracker, TrackerSettings};
 
 /// The point of a box that says where the object is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
 use tempfile::TempDir;
-use watchpost::event::{CameraState, CameraStatus, Detections, FrameCounts, Health, Notice, NoticeKind};
+use watchpost::event::{CameraState, CameraStatus, Detections, Event, FrameCounts, Health, Notice, NoticeKind};
 
 use super::assets::find_assets;
 use super::mosquitto::{Mosquitto, Subscriber, free_port};
@@ -36,6 +36,8 @@ pub struct Daemon {
 pub struct Heard {
     /// `detections` by camera, with the time at which they came.
     pub detections: BTreeMap<String, Vec<(Instant, Detections)>>,
+    /// Every `events` message, of all cameras.
+    pub events: Vec<Event>,
     /// `state` by camera.
     pub states: BTreeMap<String, Vec<CameraState>>,
     /// Every `health`.
@@ -92,6 +94,7 @@ impl Heard {
                 assert_eq!(message.camera, camera);
                 self.detections.entry(camera.to_owned()).or_default().push((Instant::now(), message));
             }
+            ["cam", _, "events"] => self.events.push(json(topic, body)),
             ["cam", camera, "state"] => {
                 self.states.entry(camera.to_owned()).or_default().push(json(topic, body));
             }
@@ -143,16 +146,15 @@ impl Daemon {
             broker.port(),
         );
         fs::write(&config, text).unwrap();
-        let log = File::create(dir.path().join("log")).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_watchpost"))
-            .arg("run")
-            .arg(&config)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap();
+        let child = spawn(dir.path());
         Self { child, dir, http, broker, watch, stopping: false, heard: Heard::default() }
+    }
+
+    /// Ends it with SIGKILL, and starts it again as it was: same configuration, same state, same broker.
+    pub fn kill_and_restart(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        self.child = spawn(self.dir.path());
     }
 
     /// Listens until `done`.
@@ -271,6 +273,19 @@ impl Daemon {
         }
         counts
     }
+}
+
+/// The daemon on `box.toml` of a folder; its log is added to `log` there.
+fn spawn(folder: &Path) -> Child {
+    let log = File::options().create(true).append(true).open(folder.join("log")).unwrap();
+    Command::new(env!("CARGO_BIN_EXE_watchpost"))
+        .arg("run")
+        .arg(folder.join("box.toml"))
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().unwrap())
+        .stderr(log)
+        .spawn()
+        .unwrap()
 }
 
 impl Drop for Daemon {

@@ -1,0 +1,399 @@
+//! What a camera's detections mean over time: tracks in zones and over lines, the events of their lives, and counts.
+//!
+//! Pure: a [`Scene`] is told what was seen and when, and answers with what is to be said. Everything is said once a
+//! track is confirmed: one `new`, `update`s where something changed, exactly one `end`.
+
+mod counts;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use crate::event::{Counter, Crossing, EVENT_SCHEMA, EndReason, Event, EventKind, Model, Ts, rfc3339};
+use crate::frame::{CameraId, Captured, FrameInfo};
+use crate::letterbox::Rect;
+use crate::track::filter::{Filter, Sieve};
+use crate::track::line::{self, Direction, Line, LineWatch};
+use crate::track::tracker::{Exit, Track, Tracker, TrackerSettings};
+use crate::track::zone::{Zone, ZoneWatch};
+use crate::yolo::Detection;
+use crate::yolo::nms::overlap;
+
+use counts::{Counts, Key};
+
+/// A better score than the one told last by this much is worth an update.
+const BETTER_SCORE: f32 = 0.02;
+/// So is a box that shares less than this of its area (IoU) with the one told last.
+const MOVED_IOU: f32 = 0.8;
+
+/// What is looked for in a camera's picture.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// How detections become tracks.
+    pub tracking: TrackerSettings,
+    /// Which detections count.
+    pub filter: Filter,
+    /// Areas.
+    pub zones: Vec<Zone>,
+    /// Lines.
+    pub lines: Vec<Line>,
+    /// Which tracks become events; `None`: none, and nothing is counted.
+    pub events: Option<EventRules>,
+}
+
+/// Which tracks become events.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EventRules {
+    /// Classes, by name; all where there is none.
+    pub labels: Vec<String>,
+    /// A track becomes an event when its best score has reached this, 0..1.
+    pub min_score: f32,
+    /// Indices of zones: a track becomes an event once it has entered one of them; at once where there is none.
+    pub zones: Vec<usize>,
+    /// Least time between two updates that are due to nothing but time and movement.
+    pub update_every: Duration,
+}
+
+/// Who speaks of which camera.
+#[derive(Clone, Debug)]
+pub struct Speaker {
+    /// Name of the box.
+    pub node: String,
+    /// This start of the daemon.
+    pub boot: String,
+    /// The camera.
+    pub camera: CameraId,
+    /// Class names.
+    pub labels: Arc<Vec<String>>,
+}
+
+/// A frame as a scene sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct Sight<'a> {
+    /// Time since some moment, never backward: what tracks and zones live by.
+    pub at: Duration,
+    /// The frame.
+    pub frame: &'a FrameInfo,
+    /// The model that looked at it.
+    pub model: &'a Arc<Model>,
+    /// Now, by the clock of the world.
+    pub now: SystemTime,
+}
+
+/// What is to be said after a frame.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// By detection: its track, once that is confirmed.
+    pub tracks: Vec<Option<u64>>,
+    /// Events, in order; numbers are given later.
+    pub events: Vec<Event>,
+    /// Counts that changed.
+    pub counts: Vec<(Counter, u64)>,
+}
+
+/// A track that has not ended.
+#[derive(Debug)]
+struct Open {
+    start: SystemTime,
+    last: Seen,
+    track: Track,
+    /// Zones it is in.
+    zones: Vec<usize>,
+    /// Zones it has been in, in the order of the first time.
+    entered: Vec<usize>,
+    crossings: Vec<(line::Crossing, SystemTime)>,
+    /// So many of its crossings are counted.
+    counted: usize,
+    told: Option<Told>,
+}
+
+/// The frame in which a track was seen last.
+#[derive(Clone, Debug)]
+struct Seen {
+    frame: u64,
+    captured: Captured,
+    pts_ns: Option<u64>,
+    size: (u32, u32),
+    model: Arc<Model>,
+}
+
+/// What the last event of a track said.
+#[derive(Debug)]
+struct Told {
+    at: Duration,
+    class: u32,
+    stationary: bool,
+    zones: Vec<usize>,
+    crossings: usize,
+    top_score: f32,
+    rect: Rect,
+}
+
+impl Open {
+    fn told(&self, at: Duration) -> Told {
+        Told {
+            at,
+            class: self.track.class,
+            stationary: self.track.stationary,
+            zones: self.zones.clone(),
+            crossings: self.crossings.len(),
+            top_score: self.track.top_score,
+            rect: self.track.rect,
+        }
+    }
+
+    /// What is due of a track whose class is wanted.
+    fn due(&self, rules: &EventRules, at: Duration) -> Option<EventKind> {
+        let track = &self.track;
+        let Some(told) = &self.told else {
+            let entered = rules.zones.is_empty() || self.entered.iter().any(|zone| rules.zones.contains(zone));
+            return (track.confirmed && entered && track.top_score >= rules.min_score).then_some(EventKind::New);
+        };
+        let changed = told.class != track.class
+            || told.stationary != track.stationary
+            || told.zones != self.zones
+            || told.crossings != self.crossings.len();
+        let better = track.top_score >= told.top_score + BETTER_SCORE || overlap(track.rect, told.rect) < MOVED_IOU;
+        let drifted = track.seen && better && at.saturating_sub(told.at) >= rules.update_every;
+        (changed || drifted).then_some(EventKind::Update)
+    }
+}
+
+/// One camera's scene.
+pub struct Scene {
+    speaker: Speaker,
+    rules: Rules,
+    /// By class number: becomes an event.
+    wanted: Vec<bool>,
+    sieve: Sieve,
+    tracker: Tracker,
+    zones: ZoneWatch,
+    lines: LineWatch,
+    open: BTreeMap<u64, Open>,
+    counts: Counts,
+    at: Duration,
+}
+
+impl Scene {
+    /// An empty scene.
+    pub fn new(speaker: Speaker, rules: Rules) -> Self {
+        let labels = &speaker.labels;
+        let wanted = |label: &String| {
+            rules.events.as_ref().is_some_and(|rules| rules.labels.is_empty() || rules.labels.contains(label))
+        };
+        Self {
+            wanted: labels.iter().map(wanted).collect(),
+            sieve: Sieve::new(&rules.filter, labels),
+            tracker: Tracker::new(&rules.tracking),
+            zones: ZoneWatch::new(&rules.zones, labels),
+            lines: LineWatch::new(&rules.lines, labels),
+            open: BTreeMap::new(),
+            counts: Counts::default(),
+            at: Duration::ZERO,
+            speaker,
+            rules,
+        }
+    }
+
+    /// Whether any track lives, one not yet confirmed or not seen for a moment too.
+    pub fn is_busy(&self) -> bool {
+        !self.open.is_empty()
+    }
+
+    /// Leaves out of `found` what the filter drops.
+    pub fn sift(&self, size: (u32, u32), found: &mut Vec<Detection>) {
+        found.retain(|d| self.sieve.keeps(d.rect, d.class, d.score, size));
+    }
+
+    /// A frame with what was `found` in it, the best score first.
+    pub fn frame(&mut self, sight: &Sight<'_>, found: &[Detection], out: &mut Outcome) {
+        self.at = self.at.max(sight.at);
+        out.tracks.clear();
+        let step = self.tracker.update(self.at, sight.frame.size, found);
+        let confirmed = |id: &u64| step.tracks.iter().any(|track| track.id == *id && track.confirmed);
+        out.tracks.extend(step.of_detection.iter().map(|id| id.filter(confirmed)));
+        let ended: Vec<(u64, Exit)> = step.ended.iter().map(|ended| (ended.track.id, ended.how)).collect();
+        let tracks: Vec<Track> = step.tracks.clone();
+        for (id, how) in ended {
+            let reason = if how == Exit::Left { EndReason::Left } else { EndReason::Lost };
+            self.end(id, reason, sight.now, out);
+        }
+        let frame = sight.frame;
+        let seen = Seen {
+            frame: frame.seq,
+            captured: frame.captured,
+            pts_ns: frame.pts_ns,
+            size: frame.size,
+            model: Arc::clone(sight.model),
+        };
+        for track in tracks {
+            self.follow(track, &seen);
+        }
+        self.tell(sight.now, out);
+        self.count(out);
+    }
+
+    /// Everything that lives ends, for `reason`.
+    pub fn clear(&mut self, reason: EndReason, now: SystemTime, out: &mut Outcome) {
+        self.tracker.clear();
+        let ids: Vec<u64> = self.open.keys().copied().collect();
+        for id in ids {
+            self.end(id, reason, now, out);
+        }
+        self.count(out);
+    }
+
+    /// The zones that a track is in, by name.
+    pub fn zones_of(&self, track: u64) -> Vec<String> {
+        self.open.get(&track).map(|open| self.zone_names(&open.zones)).unwrap_or_default()
+    }
+
+    /// A track's id as others know it.
+    pub fn id(&self, track: u64) -> String {
+        format!("{}-{}-{track}", self.speaker.camera, self.speaker.boot)
+    }
+
+    fn follow(&mut self, track: Track, seen: &Seen) {
+        let (id, wall) = (track.id, seen.captured.wall);
+        let open = self.open.entry(id).or_insert_with(|| Open {
+            start: wall,
+            last: seen.clone(),
+            track: track.clone(),
+            zones: Vec::new(),
+            entered: Vec::new(),
+            crossings: Vec::new(),
+            counted: 0,
+            told: None,
+        });
+        open.track = track;
+        if !open.track.seen {
+            return;
+        }
+        open.last = seen.clone();
+        let (rect, class, score) = (open.track.rect, open.track.class, open.track.score);
+        for zone in &self.zones.update(id, self.at, wall, rect, class, score).entered {
+            if !open.entered.contains(zone) {
+                open.entered.push(*zone);
+            }
+        }
+        open.zones.clear();
+        open.zones.extend_from_slice(self.zones.current(id));
+        let crossings = self.lines.update(id, wall, rect, class, score);
+        open.crossings.extend(crossings.iter().map(|crossing| (*crossing, wall)));
+    }
+
+    /// `new` and `update`s of all that live.
+    fn tell(&mut self, now: SystemTime, out: &mut Outcome) {
+        let Some(rules) = &self.rules.events else { return };
+        let mut due = Vec::new();
+        for (id, open) in &self.open {
+            if open.told.is_some() || self.is_wanted(open) {
+                due.extend(open.due(rules, self.at).map(|kind| (*id, kind)));
+            }
+        }
+        for (id, kind) in due {
+            let Some(open) = self.open.get(&id) else { continue };
+            let (event, told) = (self.event(open, kind, None, now), open.told(self.at));
+            out.events.push(event);
+            if let Some(open) = self.open.get_mut(&id) {
+                open.told = Some(told);
+            }
+        }
+    }
+
+    fn is_wanted(&self, open: &Open) -> bool {
+        self.wanted.get(open.track.class as usize) == Some(&true)
+    }
+
+    fn end(&mut self, id: u64, reason: EndReason, now: SystemTime, out: &mut Outcome) {
+        self.zones.forget(id);
+        self.lines.forget(id);
+        let Some(open) = self.open.remove(&id) else { return };
+        if open.told.is_some() {
+            out.events.push(self.event(&open, EventKind::End, Some(reason), now));
+        }
+    }
+
+    /// Counts are of tracks that are confirmed and of a class that is wanted.
+    fn count(&mut self, out: &mut Outcome) {
+        for open in self.open.values_mut() {
+            let class = open.track.class;
+            if !open.track.confirmed || self.wanted.get(class as usize) != Some(&true) {
+                continue;
+            }
+            self.counts.add(Key::Label(class));
+            for zone in &open.zones {
+                self.counts.add(Key::Zone(*zone, class));
+            }
+            for (crossing, _) in &open.crossings[open.counted..] {
+                self.counts.add(Key::line(crossing.line, crossing.direction, class));
+            }
+            open.counted = open.crossings.len();
+        }
+        for (key, value) in self.counts.changes() {
+            out.counts.push((self.counter(key), value));
+        }
+    }
+
+    fn counter(&self, key: Key) -> Counter {
+        match key {
+            Key::Label(class) => Counter::Label(self.label(class)),
+            Key::Zone(zone, class) => Counter::Zone(self.rules.zones[zone].name.clone(), self.label(class)),
+            Key::Line(line, is_in, class) => {
+                let direction = if is_in { Direction::In } else { Direction::Out };
+                Counter::Line(self.rules.lines[line].name.clone(), direction, self.label(class))
+            }
+        }
+    }
+
+    fn label(&self, class: u32) -> String {
+        self.speaker.labels.get(class as usize).cloned().unwrap_or_else(|| format!("class{class}"))
+    }
+
+    fn zone_names(&self, zones: &[usize]) -> Vec<String> {
+        zones.iter().map(|zone| self.rules.zones[*zone].name.clone()).collect()
+    }
+
+    fn event(&self, open: &Open, kind: EventKind, reason: Option<EndReason>, now: SystemTime) -> Event {
+        let (track, last) = (&open.track, &open.last);
+        let ts = Ts {
+            captured: rfc3339(last.captured.wall),
+            clock: last.captured.clock,
+            err_ms: last.captured.err_ms,
+            published: rfc3339(now),
+            pts_ns: last.pts_ns,
+        };
+        let crossing = |(crossing, at): &(line::Crossing, SystemTime)| Crossing {
+            line: self.rules.lines[crossing.line].name.clone(),
+            direction: crossing.direction,
+            at: rfc3339(*at),
+        };
+        Event {
+            schema: EVENT_SCHEMA.to_owned(),
+            node: self.speaker.node.clone(),
+            camera: self.speaker.camera.as_str().to_owned(),
+            boot: self.speaker.boot.clone(),
+            seq: 0,
+            kind,
+            id: self.id(track.id),
+            frame: last.frame,
+            size: [last.size.0, last.size.1],
+            model: (*last.model).clone(),
+            label: self.label(track.class),
+            class: track.class,
+            score: track.score,
+            top_score: track.top_score,
+            rect: track.rect,
+            zones: if kind == EventKind::End { Vec::new() } else { self.zone_names(&open.zones) },
+            entered_zones: self.zone_names(&open.entered),
+            crossings: open.crossings.iter().map(crossing).collect(),
+            start: rfc3339(open.start),
+            end: (kind == EventKind::End).then(|| ts.captured.clone()),
+            stationary: track.stationary,
+            end_reason: reason,
+            snapshot_url: None,
+            replayed: false,
+            ts,
+        }
+    }
+}

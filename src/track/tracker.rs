@@ -1,0 +1,447 @@
+//! The tracker: which detection is the same object as one before.
+//!
+//! ByteTrack (Zhang et al. 2022): sure boxes are matched first, and unsure ones with the tracks left over, so that a half
+//! hidden object keeps its track and a doubtful box begins none. Three things are made for few and uneven frames:
+//!
+//! * A track's place is foretold over the time that has passed, not over "a frame", and boxes are compared after growing by
+//!   that foretelling's own uncertainty ([`Extent::overlap`]). At 30 frames a second that is next to nothing; at 2, where
+//!   boxes of a walking person do not touch, it is as wide as the person may have gone.
+//! * Tracks are confirmed, remembered and ended by time, not by numbers of frames.
+//! * A frame that did not come is not one in which nothing was found.
+//!
+//! Pure: time is an argument.
+
+use std::time::Duration;
+
+use super::assign::Assigner;
+use super::kalman::{BORDER, Extent, Motion};
+use super::rest::Rest;
+use crate::letterbox::Rect;
+use crate::yolo::Detection;
+
+/// How detections become tracks.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TrackerSettings {
+    /// Boxes of less are not looked at, 0..1.
+    pub low: f32,
+    /// Boxes from here on are matched first, those below only with confirmed tracks that are left over; `low..=1`.
+    pub high: f32,
+    /// Least score of a box that begins a track, `high..=1`.
+    pub new: f32,
+    /// Sightings of at least `high` before a track is confirmed, at least 1.
+    pub confirm_hits: u32,
+    /// Time from the first to the last of them.
+    pub confirm_after: Duration,
+    /// A confirmed track not seen for this long has ended.
+    pub lost_after: Duration,
+    /// A track that has not moved for this long is stationary.
+    pub stationary_after: Duration,
+}
+
+/// What suits a camera of 2 to 30 frames a second; the defaults of `[tracking]`.
+impl Default for TrackerSettings {
+    fn default() -> Self {
+        Self {
+            low: 0.1,
+            high: 0.4,
+            new: 0.5,
+            confirm_hits: 3,
+            confirm_after: Duration::from_millis(300),
+            lost_after: Duration::from_secs(2),
+            stationary_after: Duration::from_secs(10),
+        }
+    }
+}
+
+/// An object over time.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Track {
+    /// Counts up from 0 and is never used again.
+    pub id: u64,
+    /// The class whose boxes have the greatest sum of scores so far.
+    pub class: u32,
+    /// Score of the latest box, 0..1.
+    pub score: f32,
+    /// Greatest score so far, 0..1.
+    pub top_score: f32,
+    /// The latest box; while unseen, where it is believed to be. 0..1 of the source.
+    pub rect: Rect,
+    /// Seen often and long enough to be believed. Stays so.
+    pub confirmed: bool,
+    /// There was a box of it in this frame.
+    pub seen: bool,
+    /// Has not moved for long.
+    pub stationary: bool,
+    /// When its first box was.
+    pub first_seen: Duration,
+    /// When its latest box was.
+    pub last_seen: Duration,
+    /// Boxes so far.
+    pub hits: u32,
+}
+
+/// A track that is no more. Its `rect` is that of its last box.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ended {
+    /// As it was at the last; one never confirmed was most likely no object.
+    pub track: Track,
+    /// What became of it.
+    pub how: Exit,
+}
+
+/// What became of a track.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// Its last box was at the picture's border, or it was on its way out.
+    Left,
+    /// It was last seen inside the picture.
+    Lost,
+}
+
+/// What a frame made of the tracks.
+#[derive(Clone, Debug, Default)]
+pub struct Step {
+    /// Of each detection, in their order, the track it belongs to.
+    pub of_detection: Vec<Option<u64>>,
+    /// All that live, by id: confirmed or not, seen or remembered.
+    pub tracks: Vec<Track>,
+    /// Those that ended with this frame, by id, unconfirmed ones too. They are not in `tracks`.
+    pub ended: Vec<Ended>,
+}
+
+/// Follows the objects of one camera.
+///
+/// Allocates for new tracks and where tracks compete for detections.
+#[derive(Clone, Debug)]
+pub struct Tracker {
+    settings: TrackerSettings,
+    live: Vec<Live>,
+    next: u64,
+    /// The latest frame's time and size in pixels.
+    last: Option<(Duration, (u32, u32))>,
+    paused_until: Option<Duration>,
+    work: Work,
+    step: Step,
+}
+
+/// Used again from frame to frame.
+#[derive(Clone, Debug, Default)]
+struct Work {
+    assigner: Assigner,
+    boxes: Vec<Extent>,
+    /// Indices of tracks and of detections that may be matched in a round.
+    tracks: Vec<usize>,
+    detections: Vec<usize>,
+}
+
+#[derive(Clone, Debug)]
+struct Live {
+    track: Track,
+    motion: Motion,
+    rest: Rest,
+    /// Sum of scores by class.
+    votes: Vec<(u32, f32)>,
+    /// Boxes of at least `high`.
+    sure_hits: u32,
+    last_rect: Rect,
+    /// Frames since the last box, and the time that passed over them.
+    missed: u32,
+    unseen: Duration,
+}
+
+/// Tracks and detections that may be matched, and how alike they must be.
+#[derive(Clone, Copy, Debug)]
+struct Round {
+    tracks: fn(&Live) -> bool,
+    sure: bool,
+    /// Least [`likeness`], 0..1.
+    least: f32,
+}
+
+/// ByteTrack's rounds, with its thresholds on the IoU. Whoever is not yet confirmed comes second: its box may be a wrong one.
+const ROUNDS: [Round; 3] = [
+    Round { tracks: |live| live.track.confirmed, sure: true, least: 0.2 },
+    Round { tracks: |live| !live.track.confirmed, sure: true, least: 0.3 },
+    // A doubtful box prolongs what was just there, and does not bring back what is long gone.
+    Round { tracks: |live| live.unseen < DOUBT_LASTS || live.missed == 0, sure: false, least: 0.4 },
+];
+const DOUBT_LASTS: Duration = Duration::from_millis(500);
+
+/// Boxes grow by the uncertainty's standard deviation times this,
+const GATE: f32 = 2.0;
+/// but by no more than the box's scale times this.
+const GATE_MOST: f32 = 1.0;
+/// A box of another class must be this much more alike: detectors take a van for a truck, but a rider is not the bicycle.
+const OTHER_CLASS: f32 = 0.5;
+/// A box of another class that covers a matched one by this IoU is the same object said twice.
+const SAID_TWICE: f32 = 0.8;
+/// An unsure box says less about where the object is: often it is half hidden.
+const DOUBT: f32 = 2.0;
+/// An unconfirmed track ends when it is missing in two frames in a row and for this long.
+const TENTATIVE_MISSES: u32 = 2;
+const TENTATIVE_LASTS: Duration = Duration::from_millis(300);
+/// Frames during a pause are few: one in which a track is missing counts for this share of `lost_after` at least.
+const MISSES_AFTER_PAUSES: u32 = 4;
+
+impl Tracker {
+    /// Follows nothing yet.
+    pub fn new(settings: &TrackerSettings) -> Self {
+        Self {
+            settings: settings.clone(),
+            live: Vec::new(),
+            next: 0,
+            last: None,
+            paused_until: None,
+            work: Work::default(),
+            step: Step::default(),
+        }
+    }
+
+    /// A frame of `size` pixels, taken `at` (since any fixed moment, never going back), and all that was found in it:
+    /// `detections` are 0..1 of the source. The answer holds until the next update.
+    pub fn update(&mut self, at: Duration, size: (u32, u32), detections: &[Detection]) -> &Step {
+        let passed = self.pass_time(at, size);
+        self.step.of_detection.clear();
+        self.step.of_detection.resize(detections.len(), None);
+        self.step.ended.clear();
+        self.work.boxes.clear();
+        self.work.boxes.extend(detections.iter().map(|detection| extent(detection.rect, size)));
+        for round in ROUNDS {
+            self.play(&round, at, size, detections);
+        }
+        for live in self.live.iter_mut().filter(|live| !live.track.seen) {
+            live.miss(passed, size);
+        }
+        self.end(size);
+        self.begin(at, detections);
+        self.step.tracks.clear();
+        self.step.tracks.extend(self.live.iter().map(|live| live.track.clone()));
+        &self.step
+    }
+
+    /// Nothing moved in the picture until then, and so there were no frames: the time does not count as one in which a
+    /// track was not seen, and whatever moved stands still now.
+    pub fn pause(&mut self, until: Duration) {
+        self.paused_until = self.paused_until.max(Some(until));
+    }
+
+    /// The camera is gone: everything that lived has ended, by id, with the rect of its last box.
+    pub fn clear(&mut self) -> Vec<Track> {
+        self.last = None;
+        self.paused_until = None;
+        self.step = Step::default();
+        self.live.drain(..).map(Live::into_track).collect()
+    }
+
+    /// Brings every track to `at`. The time that counts for those that will not be seen.
+    fn pass_time(&mut self, at: Duration, size: (u32, u32)) -> Duration {
+        let pause = self.paused_until.take();
+        let (before, old_size) = self.last.unwrap_or((at, size));
+        let resume = pause.map_or(before, |until| until.clamp(before, at.max(before)));
+        let passed = at.saturating_sub(resume);
+        for live in &mut self.live {
+            live.track.seen = false;
+            if old_size != size {
+                live.rest.rescale(size.0 as f32 / old_size.0 as f32, size.1 as f32 / old_size.1 as f32);
+            }
+            if resume > before || old_size != size {
+                live.motion = Motion::new(&extent(live.track.rect, size));
+            }
+            live.motion.predict(passed.as_secs_f32());
+        }
+        self.last = Some((at.max(before), size));
+        if resume > before { passed.max(self.settings.lost_after / MISSES_AFTER_PAUSES) } else { passed }
+    }
+
+    /// Matches a round's tracks with its detections.
+    fn play(&mut self, round: &Round, at: Duration, size: (u32, u32), detections: &[Detection]) {
+        let Work { assigner, boxes, tracks, detections: open } = &mut self.work;
+        let settings = &self.settings;
+        let live = &mut self.live;
+        tracks.clear();
+        tracks.extend((0..live.len()).filter(|n| !live[*n].track.seen && (round.tracks)(&live[*n])));
+        let in_round = |score: f32| score >= settings.low && (score >= settings.high) == round.sure;
+        let of_detection = &mut self.step.of_detection;
+        open.clear();
+        open.extend((0..detections.len()).filter(|n| of_detection[*n].is_none() && in_round(detections[*n].score)));
+        let gain = |row: usize, column: usize| {
+            let (live, detection) = (&live[tracks[row]], open[column]);
+            let alike = live.likeness(&boxes[detection], detections[detection].class, size);
+            if alike >= round.least { alike } else { 0.0 }
+        };
+        for (row, column) in assigner.solve(tracks.len(), open.len(), gain) {
+            let (live, detection) = (&mut live[tracks[*row]], open[*column]);
+            live.see(at, size, &detections[detection], &boxes[detection], settings);
+            of_detection[detection] = Some(live.track.id);
+        }
+    }
+
+    /// Ends tracks that have not been seen for too long.
+    fn end(&mut self, size: (u32, u32)) {
+        let ended = &mut self.step.ended;
+        let settings = &self.settings;
+        self.live.retain_mut(|live| {
+            let keep = live.track.seen || !live.is_over(settings, size);
+            if !keep {
+                ended.push(Ended { how: live.exit(size), track: live.clone().into_track() });
+            }
+            keep
+        });
+    }
+
+    /// Begins tracks with what is left.
+    fn begin(&mut self, at: Duration, detections: &[Detection]) {
+        for (index, detection) in detections.iter().enumerate() {
+            let begins = self.step.of_detection[index].is_none() && detection.score >= self.settings.new;
+            if !begins {
+                continue;
+            }
+            let seen = self.work.boxes[index];
+            let twice = |live: &Live| {
+                let other = live.track.class != detection.class;
+                other && live.track.seen && live.motion.extent().overlap(&seen, 0.0) >= SAID_TWICE
+            };
+            if self.live.iter().any(twice) {
+                continue;
+            }
+            let live = Live::new(self.next, at, detection, &seen, &self.settings);
+            self.step.of_detection[index] = Some(self.next);
+            self.next += 1;
+            self.live.push(live);
+        }
+    }
+}
+
+impl Live {
+    fn new(id: u64, at: Duration, detection: &Detection, seen: &Extent, settings: &TrackerSettings) -> Self {
+        let track = Track {
+            id,
+            class: detection.class,
+            score: detection.score,
+            top_score: detection.score,
+            rect: detection.rect,
+            confirmed: settings.confirm_hits <= 1 && settings.confirm_after.is_zero(),
+            seen: true,
+            stationary: false,
+            first_seen: at,
+            last_seen: at,
+            hits: 1,
+        };
+        Self {
+            track,
+            motion: Motion::new(seen),
+            rest: Rest::new(at, seen),
+            votes: vec![(detection.class, detection.score)],
+            sure_hits: 1,
+            last_rect: detection.rect,
+            missed: 0,
+            unseen: Duration::ZERO,
+        }
+    }
+
+    /// How likely the box is this track's, 0..=1: overlap after growing by the uncertainty, less where the sizes differ.
+    fn likeness(&self, seen: &Extent, class: u32, size: (u32, u32)) -> f32 {
+        let whole = self.motion.extent();
+        let here = whole.clipped(size);
+        let margin = (GATE * self.motion.spread()).min(GATE_MOST * whole.scale());
+        let overlap = here.overlap(seen, margin);
+        if overlap <= 0.0 {
+            return 0.0;
+        }
+        let alike = overlap * here.likeness(seen).sqrt();
+        if class == self.track.class { alike } else { OTHER_CLASS * alike }
+    }
+
+    fn see(
+        &mut self,
+        at: Duration,
+        size: (u32, u32),
+        detection: &Detection,
+        seen: &Extent,
+        settings: &TrackerSettings,
+    ) {
+        let sure = detection.score >= settings.high;
+        self.motion.correct(seen, size, if sure { 1.0 } else { DOUBT });
+        self.sure_hits += u32::from(sure);
+        (self.missed, self.unseen) = (0, Duration::ZERO);
+        self.last_rect = detection.rect;
+        let class = self.vote(detection);
+        let track = &mut self.track;
+        track.class = class;
+        track.score = detection.score;
+        track.top_score = track.top_score.max(detection.score);
+        track.rect = detection.rect;
+        track.seen = true;
+        track.last_seen = at;
+        track.hits = track.hits.saturating_add(1);
+        let long = at.saturating_sub(track.first_seen) >= settings.confirm_after;
+        track.confirmed |= sure && long && self.sure_hits >= settings.confirm_hits;
+        // The middle of a half hidden object is not where it was, though it has not moved.
+        if sure {
+            track.stationary = self.rest.update(at, &self.motion.extent(), settings.stationary_after);
+        }
+    }
+
+    fn vote(&mut self, detection: &Detection) -> u32 {
+        match self.votes.iter_mut().find(|(class, _)| *class == detection.class) {
+            Some((_, sum)) => *sum += detection.score,
+            None => self.votes.push((detection.class, detection.score)),
+        }
+        let best = self.votes.iter().max_by(|a, b| a.1.total_cmp(&b.1));
+        best.map_or(self.track.class, |(class, _)| *class)
+    }
+
+    fn miss(&mut self, passed: Duration, size: (u32, u32)) {
+        self.missed += 1;
+        self.unseen += passed;
+        self.track.rect = rect(&self.motion.extent(), size);
+    }
+
+    fn is_over(&self, settings: &TrackerSettings, size: (u32, u32)) -> bool {
+        if !self.track.confirmed {
+            return self.missed >= TENTATIVE_MISSES && self.unseen >= TENTATIVE_LASTS;
+        }
+        self.unseen >= settings.lost_after || (self.missed >= TENTATIVE_MISSES && self.is_outside(size))
+    }
+
+    /// It is believed to be beyond the picture's border.
+    fn is_outside(&self, size: (u32, u32)) -> bool {
+        let here = self.motion.extent();
+        let beyond = |middle: f32, side: f32, picture: u32| {
+            middle + side / 2.0 <= 0.0 || middle - side / 2.0 >= picture as f32
+        };
+        beyond(here.x, here.w, size.0) || beyond(here.y, here.h, size.1)
+    }
+
+    fn exit(&self, size: (u32, u32)) -> Exit {
+        let [x1, y1, x2, y2] = self.last_rect;
+        let at_border = x1 <= BORDER || y1 <= BORDER || x2 >= 1.0 - BORDER || y2 >= 1.0 - BORDER;
+        if at_border || self.is_outside(size) { Exit::Left } else { Exit::Lost }
+    }
+
+    fn into_track(self) -> Track {
+        Track { rect: self.last_rect, ..self.track }
+    }
+}
+
+/// 0..1 of the source as pixels; at least a pixel wide and high.
+fn extent(rect: Rect, size: (u32, u32)) -> Extent {
+    let (width, height) = (size.0 as f32, size.1 as f32);
+    Extent {
+        x: (rect[0] + rect[2]) / 2.0 * width,
+        y: (rect[1] + rect[3]) / 2.0 * height,
+        w: ((rect[2] - rect[0]) * width).max(1.0),
+        h: ((rect[3] - rect[1]) * height).max(1.0),
+    }
+}
+
+/// Pixels as 0..1 of the source, clipped to it.
+fn rect(extent: &Extent, size: (u32, u32)) -> Rect {
+    let x = |v: f32| (v / size.0 as f32).clamp(0.0, 1.0);
+    let y = |v: f32| (v / size.1 as f32).clamp(0.0, 1.0);
+    let (w, h) = (extent.w / 2.0, extent.h / 2.0);
+    [x(extent.x - w), y(extent.y - h), x(extent.x + w), y(extent.y + h)]
+}
+
+#[cfg(test)]
+mod tests;
