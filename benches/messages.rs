@@ -52,16 +52,24 @@ fn main() {
         std::thread::sleep(Duration::from_millis(10));
     }
     let labels = Arc::new((0..80).map(|n| format!("class {n}")).collect());
-    let setup = Setup { node, boot, labels, nms: 0.5, max_detections: 100, policies: BTreeMap::new(), rules: BTreeMap::new() };
+    let setup = Setup {
+        node,
+        boot,
+        labels,
+        nms: 0.5,
+        max_detections: 100,
+        policies: BTreeMap::new(),
+        rules: BTreeMap::new(),
+    };
     let (batches, free) = (bounded::<Batch>(4), bounded::<Batch>(4));
     let analysis = Analysis::new(setup, Arc::clone(&metrics));
     let (heart, back, sink) = (Heartbeat::new(Instant::now()), free.0.clone(), publisher.clone());
     let gone = bounded(1);
     let thread = worker::spawn("analyze", move || {
-        analysis.run(&batches.1, &back, &gone.1, &heart, |camera, output| {
-            if let Output::Detections(message) = output {
-                sink.detections(camera, message);
-            }
+        analysis.run(&batches.1, &back, &gone.1, &heart, |camera, output| match output {
+            Output::Detections(message) => sink.detections(camera, message),
+            Output::BatchEnd => sink.wake(),
+            Output::Event(_) | Output::Count(..) => {}
         });
     });
     let names: Vec<CameraId> = (0..CAMERAS).map(|n| CameraId::new(&format!("cam{n:03}"))).collect();
