@@ -339,6 +339,7 @@ pub(super) fn say(publisher: &Publisher, camera: &CameraId, output: Output<'_>) 
         Output::Detections(message) => publisher.detections(camera, message),
         Output::Event(event) => publisher.event(*event),
         Output::Count(counter, value) => publisher.count(camera, &counter, value),
+        Output::BatchEnd => publisher.wake(),
     }
 }
 

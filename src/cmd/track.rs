@@ -133,7 +133,7 @@ impl<'a> Following<'a> {
         let step = self.tracker.update(at, size, &self.found);
         let object = |(detection, track): (&Detection, &Option<u64>)| Object {
             track: track.filter(|id| confirmed(&step.tracks, *id)).map(|id| id.to_string()),
-            label: label(self.manifest, detection.class).to_owned(),
+            label: label(self.manifest, detection.class).into(),
             class: detection.class,
             score: detection.score,
             rect: detection.rect,

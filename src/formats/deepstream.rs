@@ -74,7 +74,7 @@ pub fn minimal(topic: &str, detections: &Detections) -> Message {
         version: "4.0".to_owned(),
         id: detections.frame.to_string(),
         timestamp: detections.ts.captured.clone(),
-        sensor_id: detections.camera.clone(),
+        sensor_id: detections.camera.to_string(),
         objects: detections.objects.iter().map(|object| line(object, detections.size)).collect(),
         frame_width,
         frame_height,
@@ -125,7 +125,7 @@ fn described(object: &Object, size: [u32; 2]) -> Map<String, Value> {
     let [x1, y1, x2, y2] = pixels(object, size).map(|pixels| pixels as u32);
     let mut described = Map::new();
     // First, so that a class named like a member of ours cannot hide it.
-    described.insert(object.label.clone(), json!({"confidence": round4(object.score)}));
+    described.insert(object.label.to_string(), json!({"confidence": round4(object.score)}));
     described.extend([
         ("id".to_owned(), json!(number(object).to_string())),
         ("speed".to_owned(), json!(0.0)),
@@ -178,7 +178,7 @@ mod tests {
     #[test]
     fn a_bar_in_a_label_does_not_split_it() {
         let mut detections = samples::detections();
-        detections.objects[0].label = "a|b".to_owned();
+        detections.objects[0].label = "a|b".into();
         assert!(samples::body(&minimal("t", &detections))["objects"][0].as_str().unwrap().contains("|a b|#|"));
     }
 

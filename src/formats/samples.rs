@@ -10,7 +10,7 @@ use crate::event::{
     EndReason, Event, EventKind, FrameCounts, HEALTH_SCHEMA, Health, INFO_SCHEMA, Info, LatMs, Model,
     NOTICE_SCHEMA, Notice, NoticeKind, Object, STATE_SCHEMA, Ts,
 };
-use crate::frame::ClockSource;
+use crate::frame::{CameraId, ClockSource};
 
 fn ts(captured: &str) -> Ts {
     Ts {
@@ -91,22 +91,22 @@ pub fn end() -> Event {
 pub fn detections() -> Detections {
     let object = |track: Option<&str>, label: &str, class, score, rect| Object {
         track: track.map(str::to_owned),
-        label: label.to_owned(),
+        label: label.into(),
         class,
         score,
         rect,
         zones: Vec::new(),
     };
     Detections {
-        schema: DETECTIONS_SCHEMA.to_owned(),
-        node: "edge07".to_owned(),
-        camera: "gate".to_owned(),
-        boot: "9f3c1a".to_owned(),
+        schema: DETECTIONS_SCHEMA.into(),
+        node: "edge07".into(),
+        camera: CameraId::new("gate"),
+        boot: "9f3c1a".into(),
         seq: 18446,
         frame: 90211,
         ts: ts("2026-09-30T10:15:02.417Z"),
         size: [1920, 1080],
-        model: model(),
+        model: model().into(),
         lat_ms: LatMs { decode: 6.1, queue: 4.0, infer: 8.7, total: 31.2 },
         objects: vec![
             object(Some("gate-9f3c1a-412"), "person", 0, 0.831, [0.412, 0.22, 0.468, 0.551]),

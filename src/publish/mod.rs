@@ -66,6 +66,11 @@ use spool::{Batch, Derive, Spool};
 
 /// Entries that may wait for the spool: minutes of events.
 const INPUT_CAPACITY: usize = 4096;
+/// So many messages wait for the end of their batch, at most, before they are sent.
+const WAITING_MAX: usize = 32;
+/// Most `detections` messages fit: their text without objects, and an object in it.
+const MESSAGE_BYTES: usize = 640;
+const OBJECT_BYTES: usize = 128;
 /// Name of the spool's file in the state directory.
 const SPOOL_FILE: &str = "spool.redb";
 
@@ -164,26 +169,36 @@ impl Publisher {
     }
 
     /// A `detections` message. Never blocks; dropped and counted while there is no connection, and where the broker
-    /// is slow, the oldest first. QoS 0, expires after 5 s.
+    /// is slow, the oldest first. QoS 0, expires after 5 s. Sent at the next [`Publisher::wake`], or when many wait:
+    /// to wake the thread that sends for each of a batch's messages costs both threads more than the messages do.
     pub fn detections(&self, camera: &CameraId, message: &Detections) {
         if !self.shared.live.is_open() {
             self.shared.live.count_dropped();
             return;
         }
         let topic = self.shared.topics.detections(camera);
-        if let Some(live) = live(topic, message) {
-            self.shared.live.push(live);
+        let body = Vec::with_capacity(MESSAGE_BYTES + OBJECT_BYTES * message.objects.len());
+        let mut waiting = 0;
+        if let Some(live) = live(topic, message, body) {
+            waiting = self.shared.live.push(live);
         }
         for message in self.shared.consumers.detections(camera, message) {
             let topic = Topic::of_consumer(message.topic);
-            self.shared.live.push(Live { topic, body: message.body, made: Instant::now() });
+            waiting = self.shared.live.push(Live { topic, body: message.body, made: Instant::now() });
         }
+        if waiting >= WAITING_MAX {
+            self.wake();
+        }
+    }
+
+    /// What was given is sent now.
+    pub fn wake(&self) {
         self.shared.wake.notify_one();
     }
 
     /// A `health` message, QoS 0; dropped while there is no connection.
     pub fn health(&self, message: &Health) {
-        if let Some(live) = live(self.shared.topics.health(), message) {
+        if let Some(live) = live(self.shared.topics.health(), message, Vec::new()) {
             self.shared.live.push_health(live);
             self.shared.wake.notify_one();
         }
@@ -275,9 +290,10 @@ impl Publisher {
     }
 }
 
-fn live(topic: Topic, message: &impl serde::Serialize) -> Option<Live> {
-    match serde_json::to_vec(message) {
-        Ok(body) => Some(Live { topic, body, made: Instant::now() }),
+/// Writes into `body`, which is empty.
+fn live(topic: Topic, message: &impl serde::Serialize, mut body: Vec<u8>) -> Option<Live> {
+    match serde_json::to_writer(&mut body, message) {
+        Ok(()) => Some(Live { topic, body, made: Instant::now() }),
         Err(error) => {
             tracing::error!("a message for {topic} cannot be written as JSON: {error}");
             None

@@ -17,7 +17,7 @@ use crate::support::daemon::{Daemon, camera};
 const LIMIT: Duration = Duration::from_secs(30);
 
 fn people(message: &Detections) -> usize {
-    message.objects.iter().filter(|object| object.label == "person").count()
+    message.objects.iter().filter(|object| &*object.label == "person").count()
 }
 
 #[test]

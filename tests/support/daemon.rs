@@ -92,7 +92,7 @@ impl Heard {
         match levels[..] {
             ["cam", camera, "detections"] => {
                 let message: Detections = json(topic, body);
-                assert_eq!(message.camera, camera);
+                assert_eq!(message.camera.as_str(), camera);
                 self.detections.entry(camera.to_owned()).or_default().push((Instant::now(), message));
             }
             ["cam", _, "events"] => self.events.push(json(topic, body)),
