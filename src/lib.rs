@@ -10,7 +10,8 @@
 //! 5. [`yolo`] reads the head and suppresses duplicates,
 //! 6. [`track`] knows what is where: zones, lines, what is filtered out, and at which hours,
 //! 7. [`analyze`] makes [`event`]s of what is left,
-//! 8. [`publish`] spools and sends them.
+//! 8. [`formats`] puts them into the forms in which others read them,
+//! 9. [`publish`] spools and sends them.
 //!
 //! Around it: [`config`] says what is true, [`daemon`] wires, [`metrics`], [`health`] and [`http`] tell, [`worker`], [`rate`],
 //! [`signal`], [`systemd`], [`process`] and [`logging`] hold the process, [`cli`] and [`cmd`] are the commands.
@@ -21,6 +22,7 @@ pub mod batch;
 pub mod camera;
 pub mod engine;
 pub mod event;
+pub mod formats;
 pub mod frame;
 pub mod gpu;
 pub mod infer;
