@@ -35,13 +35,28 @@ pub enum Output<'a> {
     BatchEnd,
 }
 
-/// A camera gives no frames from now on: its tracks end.
+/// What the analysis is told about cameras while it runs.
 #[derive(Clone, Debug)]
-pub struct Gone {
-    /// The camera.
-    pub camera: CameraId,
-    /// Why.
-    pub reason: EndReason,
+pub enum Order {
+    /// The camera gives no frames from now on: its tracks end for this reason.
+    End(CameraId, EndReason),
+    /// There is a camera of this name from now on. Frames that arrived before are those of another that had it.
+    Begin(CameraId, Instant, View),
+    /// The camera goes on and is looked at differently.
+    Exchange(CameraId, View),
+    /// There is no such camera any more: its tracks end, and frames still on their way are not looked at.
+    Remove(CameraId),
+    /// All that was ordered before is done when this is dropped.
+    Settled(Sender<()>),
+}
+
+/// How a camera is looked at.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// Which frames become messages.
+    pub policy: Policy,
+    /// What is looked for; `None`: nothing is tracked.
+    pub rules: Option<Rules>,
 }
 
 /// Which frames of a camera become `detections` messages.
@@ -85,6 +100,22 @@ struct Memory {
     arrived: Instant,
 }
 
+/// What outlives a camera: numbers that are not used twice in a boot.
+#[derive(Clone, Copy, Default)]
+struct Past {
+    seq: u64,
+    track: u64,
+}
+
+impl Past {
+    fn max(self, other: Self) -> Self {
+        Self { seq: self.seq.max(other.seq), track: self.track.max(other.track) }
+    }
+}
+
+/// Cameras whose numbers are remembered one by one; beyond, all go on from the highest.
+const PASTS_MAX: usize = 1024;
+
 /// What messages name, shared by all of them.
 struct Names {
     node: Arc<str>,
@@ -104,6 +135,11 @@ pub struct Analysis {
     setup: Setup,
     metrics: Arc<Metrics>,
     cameras: HashMap<CameraId, Memory>,
+    /// Cameras that were taken down, or taken down and begun anew: frames that arrived before are not theirs. `None`:
+    /// there is none of that name.
+    begun: HashMap<CameraId, Option<Instant>>,
+    past: HashMap<CameraId, Past>,
+    past_of_all: Past,
     names: Names,
     found: Vec<Detection>,
     outcome: Outcome,
@@ -114,7 +150,18 @@ impl Analysis {
     /// For one engine's batches.
     pub fn new(setup: Setup, metrics: Arc<Metrics>) -> Self {
         let (names, found, outcome) = (Names::of(&setup), Vec::new(), Outcome::default());
-        Self { setup, metrics, cameras: HashMap::new(), names, found, outcome, epoch: Instant::now() }
+        Self {
+            setup,
+            metrics,
+            cameras: HashMap::new(),
+            begun: HashMap::new(),
+            past: HashMap::new(),
+            past_of_all: Past::default(),
+            names,
+            found,
+            outcome,
+            epoch: Instant::now(),
+        }
     }
 
     /// Runs until inference has ended; then every track ends, too. Hands what is to be said to `publish`, and each batch
@@ -123,7 +170,7 @@ impl Analysis {
         mut self,
         batches: &Receiver<Batch>,
         free: &Sender<Batch>,
-        gone: &Receiver<Gone>,
+        orders: &Receiver<Order>,
         heart: &Heartbeat,
         mut publish: impl FnMut(&CameraId, Output<'_>),
     ) {
@@ -140,8 +187,8 @@ impl Analysis {
                     Ok(batch) => self.batch(batch, free, &mut publish),
                     Err(_) => break,
                 },
-                recv(gone) -> gone => if let Ok(gone) = gone {
-                    self.gone(&gone, Instant::now(), &mut publish);
+                recv(orders) -> order => if let Ok(order) = order {
+                    self.obey(order, Instant::now(), &mut publish);
                 },
                 default(TICK) => {}
             }
@@ -159,6 +206,7 @@ impl Analysis {
         stages.head.record(batch.decode);
         let times = (batch.submitted, batch.finished);
         let model = Arc::clone(&batch.model);
+        batch.lanes.retain(|lane| self.is_looked_at(&lane.frame));
         for lane in &mut batch.lanes {
             let message = self.lane(lane, &model, times, Instant::now(), SystemTime::now());
             self.say(&lane.frame.camera, publish);
@@ -185,11 +233,69 @@ impl Analysis {
         }
     }
 
-    fn gone(&mut self, gone: &Gone, now: Instant, publish: &mut impl FnMut(&CameraId, Output<'_>)) {
-        if let Some(memory) = self.cameras.get_mut(&gone.camera) {
-            memory.gone = Some((now, gone.reason));
+    /// False for what is left of a camera that was taken down.
+    fn is_looked_at(&self, frame: &FrameInfo) -> bool {
+        self.begun.get(&frame.camera).is_none_or(|begun| begun.is_some_and(|begun| frame.arrived >= begun))
+    }
+
+    fn obey(&mut self, order: Order, now: Instant, publish: &mut impl FnMut(&CameraId, Output<'_>)) {
+        match order {
+            Order::End(camera, reason) => {
+                if let Some(memory) = self.cameras.get_mut(&camera) {
+                    memory.gone = Some((now, reason));
+                }
+                self.clear(&camera, reason, publish);
+            }
+            Order::Begin(camera, since, view) => {
+                self.take_down(&camera, publish);
+                self.begun.insert(camera.clone(), Some(since));
+                self.view(camera, view);
+            }
+            Order::Exchange(camera, view) => {
+                match self.cameras.get_mut(&camera).map(|memory| &mut memory.scene) {
+                    Some(Some(scene)) if view.rules.is_some() => {
+                        view.rules.iter().for_each(|rules| scene.exchange(rules.clone()));
+                    }
+                    // Not tracked before, or not from now on.
+                    Some(Some(_)) => self.take_down(&camera, publish),
+                    Some(None) if view.rules.is_some() => self.take_down(&camera, publish),
+                    Some(None) | None => {}
+                }
+                self.view(camera, view);
+            }
+            Order::Remove(camera) => {
+                self.take_down(&camera, publish);
+                self.setup.policies.remove(&camera);
+                self.setup.rules.remove(&camera);
+                if self.begun.len() >= PASTS_MAX {
+                    // By now no frame of these is on its way.
+                    self.begun.retain(|_, begun| begun.is_some());
+                }
+                self.begun.insert(camera, None);
+            }
+            Order::Settled(done) => drop(done),
         }
-        self.clear(&gone.camera, gone.reason, publish);
+    }
+
+    fn view(&mut self, camera: CameraId, view: View) {
+        match view.rules {
+            Some(rules) => drop(self.setup.rules.insert(camera.clone(), rules)),
+            None => drop(self.setup.rules.remove(&camera)),
+        }
+        self.setup.policies.insert(camera, view.policy);
+    }
+
+    /// Ends a camera's tracks and forgets it, but for the numbers that were used.
+    fn take_down(&mut self, camera: &CameraId, publish: &mut impl FnMut(&CameraId, Output<'_>)) {
+        self.clear(camera, EndReason::Removed, publish);
+        let Some(memory) = self.cameras.remove(camera) else { return };
+        let past = self.past.get(camera).copied().unwrap_or(self.past_of_all);
+        let track = memory.scene.as_ref().map_or(0, Scene::next_track);
+        let past = past.max(Past { seq: memory.seq, track });
+        if self.past.len() >= PASTS_MAX {
+            self.past_of_all = self.past.drain().fold(self.past_of_all, |all, (_, past)| all.max(past));
+        }
+        self.past.insert(camera.clone(), past);
     }
 
     /// Frames that were on their way when their camera went away may have begun tracks that no frame will end.
@@ -223,7 +329,8 @@ impl Analysis {
     ) -> Option<Detections> {
         let most = self.setup.max_detections;
         nms::detections(&mut lane.candidates, &lane.letterbox, self.setup.nms, most, &mut self.found);
-        let memory = memory(&mut self.cameras, &self.setup, &self.metrics, &lane.frame);
+        self.remember(&lane.frame);
+        let memory = self.cameras.get_mut(&lane.frame.camera)?;
         memory.arrived = lane.frame.arrived;
         if let Some(scene) = &mut memory.scene {
             let sight = Sight { at: time_of(&lane.frame, self.epoch), frame: &lane.frame, model, now: wall };
@@ -270,6 +377,31 @@ impl Analysis {
         })
     }
 
+    fn remember(&mut self, frame: &FrameInfo) {
+        let (camera, setup) = (&frame.camera, &self.setup);
+        if self.cameras.contains_key(camera) {
+            return;
+        }
+        let past = self.past.get(camera).copied().unwrap_or(self.past_of_all);
+        let scene = setup.rules.get(camera).map(|rules| {
+            let (node, boot) = (setup.node.clone(), setup.boot.clone());
+            let speaker = Speaker { node, boot, camera: camera.clone(), labels: Arc::clone(&setup.labels) };
+            let mut scene = Scene::new(speaker, rules.clone());
+            scene.number_from(past.track);
+            scene
+        });
+        let fresh = Memory {
+            counters: self.metrics.camera(camera),
+            seq: past.seq,
+            counts: BTreeMap::new(),
+            rate: RateLimit::default(),
+            scene,
+            gone: None,
+            arrived: frame.arrived,
+        };
+        self.cameras.insert(camera.clone(), fresh);
+    }
+
     fn account(&mut self, lane: &Lane, (submitted, finished): (Instant, Instant), age: Duration) {
         let (stages, frame) = (&self.metrics.stages, &lane.frame);
         stages.decode.record(frame.decoded.saturating_duration_since(frame.arrived));
@@ -279,38 +411,10 @@ impl Analysis {
         if let Ok(captured) = SystemTime::now().duration_since(frame.captured.wall) {
             stages.captured.record(captured);
         }
-        let counters = &memory(&mut self.cameras, &self.setup, &self.metrics, frame).counters;
+        let Some(Memory { counters, .. }) = self.cameras.get(&frame.camera) else { return };
         counters.age.record(age);
         counters.last_age_us.set(i64::try_from(age.as_micros()).unwrap_or(i64::MAX));
     }
-}
-
-fn memory<'a>(
-    cameras: &'a mut HashMap<CameraId, Memory>,
-    setup: &Setup,
-    metrics: &Metrics,
-    frame: &FrameInfo,
-) -> &'a mut Memory {
-    let camera = &frame.camera;
-    if !cameras.contains_key(camera) {
-        let speaker = || Speaker {
-            node: setup.node.clone(),
-            boot: setup.boot.clone(),
-            camera: camera.clone(),
-            labels: Arc::clone(&setup.labels),
-        };
-        let fresh = Memory {
-            counters: metrics.camera(camera),
-            seq: 0,
-            counts: BTreeMap::new(),
-            rate: RateLimit::default(),
-            scene: setup.rules.get(camera).map(|rules| Scene::new(speaker(), rules.clone())),
-            gone: None,
-            arrived: frame.arrived,
-        };
-        cameras.insert(camera.clone(), fresh);
-    }
-    cameras.get_mut(camera).unwrap_or_else(|| unreachable!("inserted above"))
 }
 
 /// What tracks live by: the time of arrival, which no camera's clock moves; of a file its own time, since it may be read
@@ -440,5 +544,31 @@ mod tests {
         assert_eq!(count(DetectionsMode::Change, None), numbered(&[1, 3, 5]));
         assert_eq!(count(DetectionsMode::Off, None), numbered(&[]));
         assert_eq!(count(DetectionsMode::All, Some(5.0)), numbered(&[0, 2, 4, 6]));
+    }
+
+    #[test]
+    fn frames_of_a_camera_that_was_taken_down_are_not_looked_at_and_numbers_go_on() {
+        let mut analysis = analysis(DetectionsMode::All, None);
+        let (free, gate) = (crossbeam::channel::bounded(64).0, CameraId::new("gate"));
+        let start = Instant::now();
+        let mut seqs = Vec::new();
+        let mut batch = |analysis: &mut Analysis, arrived: Instant| {
+            let mut batch = Batch::new(start);
+            batch.lanes = vec![lane(arrived, &[(64.0, 0.9)])];
+            analysis.batch(batch, &free, &mut |_, output| {
+                if let Output::Detections(message) = output {
+                    seqs.push(message.seq);
+                }
+            });
+        };
+        batch(&mut analysis, start);
+        batch(&mut analysis, start);
+        analysis.obey(Order::Remove(gate.clone()), start, &mut |_, _| {});
+        batch(&mut analysis, start + Duration::from_secs(1));
+        let view = View { policy: Policy { mode: DetectionsMode::All, hz_max: None }, rules: None };
+        analysis.obey(Order::Begin(gate, start + Duration::from_secs(2), view), start, &mut |_, _| {});
+        batch(&mut analysis, start + Duration::from_secs(1));
+        batch(&mut analysis, start + Duration::from_secs(3));
+        assert_eq!(seqs, [0, 1, 2]);
     }
 }

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, Sender, bounded};
 
-use crate::analyze::{Analysis, Gone, Output, Policy, Setup};
+use crate::analyze::{Analysis, Order, Output, Policy, Setup, View};
 use crate::backend::{BackendError, Batch, Building, Progress, Settings};
 use crate::camera::{self, Camera};
-use crate::config::{CameraConfig, Config, Pace, Source};
+use crate::config::{CameraConfig, Config, Pace, Plan, Source};
 use crate::engine::Manifest;
 use crate::event::EndReason;
 use crate::frame::CameraId;
@@ -30,16 +30,19 @@ const ROSTER: usize = 256;
 
 /// Takes what is said of a camera, on the analysis thread.
 pub type Sink = Box<dyn FnMut(&CameraId, Output<'_>) + Send>;
-/// Cameras whose tracks are to be ended that may wait for analysis.
-const GONE: usize = 256;
+/// Orders about cameras that may wait for analysis: those of a reload of as many cameras as there may be.
+const ORDERS: usize = 1024;
+/// Longest wait for analysis to have carried out its orders.
+const SETTLED: Duration = Duration::from_secs(2);
 
 /// The running data path.
 pub struct Graph {
     cameras: BTreeMap<CameraId, Camera>,
     infer: JoinHandle<Result<(), BackendError>>,
     analyze: JoinHandle<()>,
-    /// Tells analysis of cameras that went away.
-    gone: Sender<Gone>,
+    /// Tells analysis of cameras that come, change and go.
+    orders: Sender<Order>,
+    wake: Waker,
     /// Keeps inference waiting for cameras to come; dropped to let it end.
     roster: Option<Sender<slot::SlotReader>>,
     /// Ends the building of an engine.
@@ -74,7 +77,7 @@ impl Graph {
         let (finished, batches) = bounded(BATCHES);
         let (returned, free) = bounded(BATCHES);
         let (telling, news) = bounded(4);
-        let (gone, leaving) = bounded(GONE);
+        let (orders, ordered) = bounded(ORDERS);
         let hearts = [Heartbeat::new(Instant::now()), Heartbeat::new(Instant::now())];
         for _ in 0..BATCHES {
             // Fits: the channel was made for as many.
@@ -99,21 +102,84 @@ impl Graph {
         };
         let infer = worker::spawn("infer", move || inference.run());
         let analysis = Analysis::new(setup(config, manifest, around), Arc::clone(&around.metrics));
-        let analyze = start_analysis(analysis, (batches, returned, leaving), hearts[1].clone(), sink);
-        let mut cameras = BTreeMap::new();
+        let analyze = start_analysis(analysis, (batches, returned, ordered), hearts[1].clone(), sink);
+        let wake = Waker::new(wake.0, frames);
+        let cameras = BTreeMap::new();
+        let mut graph =
+            Self { cameras, infer, analyze, orders, wake, roster: Some(roster), stopping, news, hearts };
+        for camera in &config.cameras {
+            graph.start_camera(config, camera, around);
+        }
+        graph
+    }
+
+    fn start_camera(&mut self, config: &Config, camera: &CameraConfig, around: &Surroundings) {
         // Together the lossless files fill a batch; each holds two frames, so that one is ready while one is taken.
         let lossless = config.cameras.iter().filter(|camera| is_lossless(camera)).count();
-        for camera in &config.cameras {
-            let depth = if is_lossless(camera) { config.engine.batch.div_ceil(lossless).max(2) } else { 1 };
-            let counters = around.metrics.camera(&camera.id);
-            let waker = Waker::new(wake.0.clone(), Arc::clone(&frames));
-            let (writer, reader) = slot::slot(camera.id.clone(), counters.clone(), depth, camera.priority, waker);
-            // Inference that has ended already says so when it is joined.
-            let _ = roster.send(reader);
-            let running = camera::start(camera.clone(), writer, counters, around.board.clone());
-            cameras.insert(camera.id.clone(), running);
+        let depth = if is_lossless(camera) { config.engine.batch.div_ceil(lossless).max(2) } else { 1 };
+        let counters = around.metrics.camera(&camera.id);
+        let (id, priority, waker) = (camera.id.clone(), camera.priority, self.wake.clone());
+        let (writer, reader) = slot::slot(id, counters.clone(), depth, priority, waker);
+        // Inference that has ended already says so when it is joined.
+        let _ = self.roster.as_ref().map(|roster| roster.send(reader));
+        let running = camera::start(camera.clone(), writer, counters, around.board.clone());
+        self.cameras.insert(camera.id.clone(), running);
+    }
+
+    /// Whether so many more cameras can be taken now: while no model is open yet, nobody takes their slots.
+    pub fn has_room_for(&self, cameras: usize) -> bool {
+        self.roster.as_ref().is_some_and(|roster| roster.len() + cameras <= ROSTER)
+    }
+
+    /// Carries out what leads to `config`, the new configuration. Cameras that the plan does not name are not touched.
+    /// Waits for those that go, up to the 5 s after which a pipeline is abandoned, all at once.
+    pub fn apply(&mut self, plan: &Plan, config: &Config, around: &Surroundings) {
+        let goes = |id: &CameraId| plan.removed.contains(id) || plan.rebuilt.iter().any(|c| c.id == *id);
+        let going: Vec<Camera> = self.cameras.extract_if(.., |id, _| goes(id)).map(|(_, camera)| camera).collect();
+        let switched_off: Vec<CameraId> =
+            going.iter().filter(|c| !c.control.is_enabled()).map(|c| c.id.clone()).collect();
+        // All are told before the first is waited for.
+        let threads: Vec<_> = going.into_iter().map(|camera| camera.thread).collect();
+        for thread in threads {
+            let _ = thread.join();
         }
-        Self { cameras, infer, analyze, gone, roster: Some(roster), stopping, news, hearts }
+        for id in &plan.removed {
+            self.order(Order::Remove(id.clone()));
+        }
+        for camera in plan.rebuilt.iter().chain(&plan.added) {
+            around.board.remove(&camera.id);
+            self.order(Order::Begin(camera.id.clone(), Instant::now(), view(config, camera)));
+        }
+        for camera in &plan.rules {
+            self.order(Order::Exchange(camera.id.clone(), view(config, camera)));
+        }
+        self.settle();
+        for id in &plan.removed {
+            around.board.remove(id);
+            around.metrics.forget(id);
+        }
+        for camera in plan.rebuilt.iter().chain(&plan.added) {
+            self.start_camera(config, camera, around);
+            // What was switched by a command stays so.
+            if camera.enabled && switched_off.contains(&camera.id) {
+                self.set_enabled(&camera.id, false);
+            }
+        }
+        for (id, on) in &plan.switched {
+            self.set_enabled(id, *on);
+        }
+    }
+
+    /// Waits until analysis has done what it was told, and has said what there was to say.
+    fn settle(&self) {
+        let (done, settled) = bounded(0);
+        self.order(Order::Settled(done));
+        let _ = settled.recv_timeout(SETTLED);
+    }
+
+    fn order(&self, order: Order) {
+        // Analysis that is so far behind has ended: so do its tracks.
+        let _ = self.orders.try_send(order);
     }
 
     /// Switches a camera on or off; false where there is none of that name.
@@ -125,8 +191,7 @@ impl Graph {
 
     /// A camera gives no frames any more: its tracks end for `reason`.
     pub fn end_tracks(&self, camera: &CameraId, reason: EndReason) {
-        // Analysis that is so far behind has ended: so do its tracks.
-        let _ = self.gone.try_send(Gone { camera: camera.clone(), reason });
+        self.order(Order::End(camera.clone(), reason));
     }
 
     /// Inference has ended: nothing goes on without it.
@@ -176,7 +241,6 @@ fn progress(news: Sender<News>, swap: Sender<()>, heart: Heartbeat, stopping: Ar
 }
 
 fn setup(config: &Config, manifest: &Manifest, around: &Surroundings) -> Setup {
-    let policy = |c: &CameraConfig| Policy { mode: c.detections, hz_max: c.detections_hz_max };
     Setup {
         node: config.node.clone(),
         boot: around.boot.clone(),
@@ -186,6 +250,14 @@ fn setup(config: &Config, manifest: &Manifest, around: &Surroundings) -> Setup {
         policies: config.cameras.iter().map(|c| (c.id.clone(), policy(c))).collect(),
         rules: config.cameras.iter().filter_map(|c| Some((c.id.clone(), rules(config, c)?))).collect(),
     }
+}
+
+fn policy(camera: &CameraConfig) -> Policy {
+    Policy { mode: camera.detections, hz_max: camera.detections_hz_max }
+}
+
+fn view(config: &Config, camera: &CameraConfig) -> View {
+    View { policy: policy(camera), rules: rules(config, camera) }
 }
 
 /// What is looked for in a camera's picture; `None`: nothing is tracked.
@@ -216,11 +288,11 @@ fn rules(config: &Config, camera: &CameraConfig) -> Option<Rules> {
 
 fn start_analysis(
     analysis: Analysis,
-    (batches, free, gone): (Receiver<Batch>, Sender<Batch>, Receiver<Gone>),
+    (batches, free, orders): (Receiver<Batch>, Sender<Batch>, Receiver<Order>),
     heart: Heartbeat,
     sink: Sink,
 ) -> JoinHandle<()> {
-    worker::spawn("analyze", move || analysis.run(&batches, &free, &gone, &heart, sink))
+    worker::spawn("analyze", move || analysis.run(&batches, &free, &orders, &heart, sink))
 }
 
 /// Ends the process at once where an orderly stop takes longer than `deadline`.

@@ -205,7 +205,7 @@ pub enum EndReason {
     CameraLost,
     /// The camera was switched off.
     Disabled,
-    /// The camera was taken out of the configuration.
+    /// The camera was taken out of the configuration, built anew by it, or is not tracked any more.
     Removed,
     /// The daemon ended without a word; this is from its next start.
     Restart,

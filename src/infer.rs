@@ -22,6 +22,8 @@ const REOPEN_AFTER: Duration = Duration::from_secs(1);
 const REOPEN_ONCE_IN: Duration = Duration::from_secs(60);
 /// How long news of an opened backend may wait for the main loop, which looks at least once a second.
 const NEWS_WAIT: Duration = Duration::from_secs(2);
+/// Counters of cameras that were taken down are kept for frames in flight; beyond so many they are dropped.
+const COUNTERS_MAX: usize = 1024;
 /// Dropped batches are logged at most this often.
 const LOG_EVERY: Duration = Duration::from_secs(10);
 
@@ -189,6 +191,9 @@ impl Slots {
     }
 
     fn add(&mut self, reader: SlotReader) {
+        if self.counters.len() >= COUNTERS_MAX {
+            self.counters.retain(|id, _| self.readers.iter().any(|reader| reader.camera() == id));
+        }
         self.counters.insert(reader.camera().clone(), reader.metrics().clone());
         self.readers.push(reader);
     }

@@ -294,6 +294,20 @@ impl Metrics {
         }
     }
 
+    /// A camera is no more: whoever still has its handles counts for nobody.
+    pub fn forget(&self, id: &CameraId) {
+        let label = CameraLabel { camera: id.as_str().to_owned() };
+        self.decoded.remove(&label);
+        self.inferred.remove(&label);
+        self.overwritten.remove(&label);
+        self.skipped_fps.remove(&label);
+        self.dropped.remove(&label);
+        self.reconnects.remove(&label);
+        self.age.remove(&label);
+        self.last_age_us.remove(&label);
+        self.online.remove(&label);
+    }
+
     /// OpenMetrics text of everything.
     pub fn render(&self) -> String {
         let mut text = String::new();
@@ -386,5 +400,8 @@ mod tests {
         assert!(text.contains("watchpost_frames_decoded_total{camera=\"gate\"} 3"), "{text}");
         assert!(text.contains("watchpost_frame_age_seconds_count{camera=\"gate\"} 1"), "{text}");
         assert!(text.contains("watchpost_stage_seconds_bucket{le=\"+Inf\",stage=\"infer\"} 1"), "{text}");
+        metrics.forget(&CameraId::new("gate"));
+        let text = metrics.render();
+        assert!(!text.contains("camera=\"gate\""), "{text}");
     }
 }

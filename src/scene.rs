@@ -4,6 +4,7 @@
 //! track is confirmed: one `new`, `update`s where something changed, exactly one `end`.
 
 mod counts;
+mod exchange;
 #[cfg(test)]
 mod tests;
 
@@ -180,11 +181,8 @@ impl Scene {
     /// An empty scene.
     pub fn new(speaker: Speaker, rules: Rules) -> Self {
         let labels = &speaker.labels;
-        let wanted = |label: &String| {
-            rules.events.as_ref().is_some_and(|rules| rules.labels.is_empty() || rules.labels.contains(label))
-        };
         Self {
-            wanted: labels.iter().map(wanted).collect(),
+            wanted: wanted(&rules, labels),
             sieve: Sieve::new(&rules.filter, labels),
             tracker: Tracker::new(&rules.tracking),
             zones: ZoneWatch::new(&rules.zones, labels),
@@ -398,4 +396,12 @@ impl Scene {
             ts,
         }
     }
+}
+
+/// By class number: becomes an event.
+fn wanted(rules: &Rules, labels: &[String]) -> Vec<bool> {
+    let wanted = |label: &String| {
+        rules.events.as_ref().is_some_and(|rules| rules.labels.is_empty() || rules.labels.contains(label))
+    };
+    labels.iter().map(wanted).collect()
 }

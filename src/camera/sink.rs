@@ -106,13 +106,14 @@ impl Connection {
 }
 
 impl Intake {
-    /// For one camera, over all its connections.
+    /// For one camera, over all its connections. Frames are numbered on from those of a camera of this name before it.
     pub fn new(config: CameraConfig, slot: SlotWriter, metrics: CameraMetrics, now: Instant) -> Self {
+        let boot = BootState { next_seq: metrics.decoded.get(), ..BootState::default() };
         Self {
             config,
             slot,
             metrics,
-            boot: Mutex::default(),
+            boot: Mutex::new(boot),
             origin: now,
             last_frame_ms: AtomicU64::new(0),
             stopping: AtomicBool::new(false),

@@ -48,6 +48,11 @@ impl Control {
         // Full means that the thread is about to look.
         let _ = self.nudge.try_send(());
     }
+
+    /// The newest order.
+    pub fn is_enabled(&self) -> bool {
+        self.enabled.load(Ordering::Relaxed)
+    }
 }
 
 /// A running camera. Dropping `control` ends its thread.

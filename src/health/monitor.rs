@@ -95,6 +95,14 @@ impl Monitor {
         }
     }
 
+    /// The camera is no more, or is another from now on: what it was like before says nothing about it.
+    pub fn forget(&mut self, camera: &CameraId) {
+        self.lost.remove(camera);
+        for (_, input) in &mut self.snapshots {
+            input.cameras.remove(camera);
+        }
+    }
+
     /// Says that a health message was sent: the next one has the next `seq`.
     pub fn count_message(&mut self) {
         self.seq += 1;

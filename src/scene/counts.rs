@@ -37,6 +37,18 @@ impl Counts {
         *self.now.entry(key).or_default() += 1;
     }
 
+    /// Zones and lines have other numbers; the counts of those that have none are forgotten.
+    pub fn renumber(&mut self, zones: &[Option<usize>], lines: &[Option<usize>]) {
+        let renumbered = |key: &Key| match *key {
+            Key::Label(class) => Some(Key::Label(class)),
+            Key::Zone(zone, class) => zones[zone].map(|zone| Key::Zone(zone, class)),
+            Key::Line(line, is_in, class) => lines[line].map(|line| Key::Line(line, is_in, class)),
+        };
+        for counts in [&mut self.now, &mut self.told] {
+            *counts = counts.iter().filter_map(|(key, value)| Some((renumbered(key)?, *value))).collect();
+        }
+    }
+
     /// The counts that changed; what is there now is counted anew from here on.
     pub fn changes(&mut self) -> Vec<(Key, u64)> {
         let gone = self.told.keys().filter(|key| !self.now.contains_key(key)).map(|key| (*key, 0));

@@ -142,3 +142,39 @@ fn a_camera_that_goes_away_ends_everything_once() {
     }
     assert_eq!(play.events.last().unwrap().id, "gate-abc123-2", "ids are never used again");
 }
+
+#[test]
+fn other_rules_keep_tracks_and_what_has_the_same_name() {
+    let mut play = Play::new(all());
+    for _ in 0..10 {
+        play.frame(0, 0.9, &[0.8]);
+    }
+    let zone = play.scene.rules.zones[0].clone();
+    let left = Polygon::new(vec![[0.0, 0.0], [0.5, 0.0], [0.5, 1.0], [0.0, 1.0]]);
+    let added = Zone { name: "left".to_owned(), polygon: left.clone(), ..zone.clone() };
+    let rules = Rules { zones: vec![added, zone.clone()], ..play.scene.rules.clone() };
+    play.scene.exchange(rules.clone());
+    let before = play.events.len();
+    for step in 0..40 {
+        play.frame(0, 0.9, &[0.8 - 0.015 * step as f32]);
+    }
+    let ids: Vec<&str> = play.events.iter().map(|event| event.id.as_str()).collect();
+    assert!(ids.iter().all(|id| *id == "gate-abc123-0"), "{ids:?}");
+    let named = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    let seen: Vec<_> = play.events[before..].iter().map(|event| event.zones.clone()).collect();
+    assert_eq!(seen, [named(&["left"])], "it stayed in the zone that stayed, and went over");
+    // The zone that it was in is no more.
+    play.scene.exchange(Rules { zones: vec![zone], ..rules.clone() });
+    play.frame(0, 0.9, &[0.2]);
+    assert_eq!(play.events.last().unwrap().entered_zones, named(&["right"]));
+    assert_eq!(play.events.last().unwrap().zones, named(&[]));
+    // Nothing is an event any more: the one there is ends as such, and no other begins.
+    play.scene.exchange(Rules { events: None, zones: Vec::new(), ..rules });
+    for _ in 0..20 {
+        play.frame(0, 0.9, &[0.6]);
+    }
+    assert_eq!(play.counts["count/person"], 0);
+    let kinds: Vec<EventKind> = play.events.iter().map(|event| event.kind).collect();
+    assert_eq!(kinds.iter().filter(|kind| **kind == EventKind::New).count(), 1, "{kinds:?}");
+    assert_eq!(kinds.last(), Some(&EventKind::End));
+}

@@ -114,6 +114,26 @@ impl LineWatch {
         }
     }
 
+    /// Other lines from now on. A track's way goes on at those that are as they were, and begins anew at the others:
+    /// where `rect_of` says that the track is.
+    pub fn exchange(&mut self, lines: &[Line], labels: &[String], rect_of: impl Fn(u64) -> Option<Rect>) {
+        let before = |line: &Line| self.lines.iter().position(|watched| watched.line == *line);
+        let before: Vec<Option<usize>> = lines.iter().map(before).collect();
+        let old = std::mem::replace(self, Self::new(lines, labels));
+        for (watched, before) in self.lines.iter_mut().zip(&before) {
+            if let Some(before) = before {
+                watched.counts.clone_from(&old.lines[*before].counts);
+            }
+        }
+        for (id, ways) in old.tracks {
+            let Some(rect) = rect_of(id) else { continue };
+            let way = |(line, before): (&Line, &Option<usize>)| {
+                before.map_or_else(|| Way::from(line.anchor.of(rect)), |before| ways[before])
+            };
+            self.tracks.insert(id, lines.iter().zip(&before).map(way).collect());
+        }
+    }
+
     /// The track was seen at `wall` by the clock of the world; `rect` is 0..1 of the source. The crossings in the order
     /// of the lines; they hold until the next update.
     pub fn update(&mut self, track: u64, wall: SystemTime, rect: Rect, class: u32, score: f32) -> &[Crossing] {

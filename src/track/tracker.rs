@@ -197,6 +197,21 @@ impl Tracker {
         }
     }
 
+    /// Other settings from the next frame on; what lives goes on.
+    pub fn exchange(&mut self, settings: &TrackerSettings) {
+        self.settings = settings.clone();
+    }
+
+    /// The id of the next track.
+    pub fn next_id(&self) -> u64 {
+        self.next
+    }
+
+    /// Ids below this were given to others.
+    pub fn number_from(&mut self, next: u64) {
+        self.next = self.next.max(next);
+    }
+
     /// A frame of `size` pixels, taken `at` (since any fixed moment, never going back), and all that was found in it:
     /// `detections` are 0..1 of the source. The answer holds until the next update.
     pub fn update(&mut self, at: Duration, size: (u32, u32), detections: &[Detection]) -> &Step {

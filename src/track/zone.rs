@@ -110,6 +110,15 @@ impl ZoneWatch {
         }
     }
 
+    /// Other zones from now on. A track stays in those that are as they were, and enters the others anew.
+    pub fn exchange(&mut self, zones: &[Zone], labels: &[String]) {
+        let before = |zone: &Zone| self.zones.iter().position(|watched| watched.zone == *zone);
+        let before: Vec<Option<usize>> = zones.iter().map(before).collect();
+        let tracks = std::mem::take(&mut self.tracks);
+        *self = Self::new(zones, labels);
+        self.tracks = tracks.into_iter().map(|(id, track)| (id, track.among(&before))).collect();
+    }
+
     /// The track was seen at `at` (since any fixed moment, never going back) and, by the clock of the world, at `wall`.
     /// `rect` is 0..1 of the source. The answer holds until the next update.
     pub fn update(
@@ -136,9 +145,7 @@ impl ZoneWatch {
             }
         }
         if !self.changes.entered.is_empty() || !self.changes.left.is_empty() {
-            known.current.clear();
-            let counted = known.presences.iter().enumerate().filter(|(_, presence)| presence.counted);
-            known.current.extend(counted.map(|(index, _)| index));
+            known.count();
         }
         &self.changes
     }
@@ -190,6 +197,21 @@ impl Zone {
 impl Track {
     fn new(class: u32, zones: usize) -> Self {
         Self { class, presences: vec![Presence::default(); zones], current: Vec::new() }
+    }
+
+    /// The track among other zones, each with its number `before` where there was one like it.
+    fn among(self, before: &[Option<usize>]) -> Self {
+        let presence = |before: &Option<usize>| before.map(|before| self.presences[before]).unwrap_or_default();
+        let presences = before.iter().map(presence).collect();
+        let mut track = Self { presences, ..self };
+        track.count();
+        track
+    }
+
+    fn count(&mut self) {
+        self.current.clear();
+        let counted = self.presences.iter().enumerate().filter(|(_, presence)| presence.counted);
+        self.current.extend(counted.map(|(index, _)| index));
     }
 }
 
