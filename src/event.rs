@@ -303,6 +303,10 @@ pub enum NoticeKind {
     DeadLetter,
     /// A command was refused.
     CommandRefused,
+    /// The configuration was read again, and what came of that.
+    ReloadResult,
+    /// A command added, changed or removed a camera.
+    CamerasChanged,
     /// The backend failed and was opened anew.
     BackendReopened,
     /// An engine is being built for this machine.

@@ -9,6 +9,15 @@ pub fn ready(status: &str) {
     send(&[NotifyState::Ready, NotifyState::Status(&one_line(status))]);
 }
 
+/// The configuration is being read again; [`ready`] ends that. With the time at which it began, which tells the service
+/// manager its own reload from an earlier one (`Type=notify-reload`).
+pub fn reloading() {
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => send(&[NotifyState::Reloading, now]),
+        Err(error) => tracing::warn!("cannot tell the service manager of a reload: no monotonic clock ({error})"),
+    }
+}
+
 /// What `systemctl status` shows, such as how far an engine is opened.
 pub fn status(text: &str) {
     send(&[NotifyState::Status(&one_line(text))]);
@@ -54,6 +63,7 @@ mod tests {
     fn child() {
         assert_eq!(watchdog_interval(), None, "WATCHDOG_PID is another process");
         ready("3 cameras");
+        reloading();
         status("opening\nWATCHDOG=1");
         watchdog();
         stopping();
@@ -73,12 +83,17 @@ mod tests {
             .status()
             .unwrap();
         assert!(status.success());
-        for expected in
-            ["READY=1\nSTATUS=3 cameras\n", "STATUS=opening WATCHDOG=1\n", "WATCHDOG=1\n", "STOPPING=1\n"]
-        {
-            let mut buffer = [0; 256];
+        let mut buffer = [0; 256];
+        let mut hear = || {
             let length = socket.recv(&mut buffer).unwrap();
-            assert_eq!(std::str::from_utf8(&buffer[..length]).unwrap(), expected);
+            std::str::from_utf8(&buffer[..length]).unwrap().to_owned()
+        };
+        assert_eq!(hear(), "READY=1\nSTATUS=3 cameras\n");
+        let reload = hear();
+        let at = reload.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").and_then(|at| at.strip_suffix('\n'));
+        assert!(at.is_some_and(|at| at.parse::<u64>().is_ok_and(|at| at > 0)), "{reload}");
+        for expected in ["STATUS=opening WATCHDOG=1\n", "WATCHDOG=1\n", "STOPPING=1\n"] {
+            assert_eq!(hear(), expected);
         }
     }
 

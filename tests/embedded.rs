@@ -141,7 +141,7 @@ fn a_subscriber_over_3_1_1_gets_every_kind_of_message() {
     assert_eq!(notice(&all.next_of(NOTICES).body).text, "n0");
     all.publish("watchpost/box/cam/gate/enabled/set", "ON", false);
     let on = Command::SetEnabled { camera: gate(), on: true };
-    assert_eq!(tested.commands.recv_timeout(PATIENCE), Ok(on));
+    assert_eq!(tested.commands.recv_timeout(PATIENCE).map(|asked| asked.command), Ok(on));
 
     let refused = mosquitto("mosquitto_pub", port, "-u box -P wrong -t x -m x");
     let words = String::from_utf8_lossy(&refused.stderr).into_owned();

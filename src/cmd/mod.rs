@@ -18,7 +18,7 @@ use crossbeam::channel::Sender;
 use crate::backend::{BackendError, Settings};
 use crate::camera::CameraError;
 use crate::cli::{Cli, Code, Command, Failure};
-use crate::config::{self, CameraConfig, Config, LabelUse, Problem, WHOLE_FILE};
+use crate::config::{self, CameraConfig, Config, Draft, LabelUse, Problem, WHOLE_FILE};
 use crate::daemon::Surroundings;
 use crate::engine::{Manifest, ManifestError};
 use crate::publish::{self, Identity, PublishError, Publisher};
@@ -44,10 +44,16 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
 
 /// A checked configuration and its manifest, in which the configuration's own settings hold.
 fn load(path: &Path) -> Result<(Config, Manifest), Failure> {
-    let config = config::load(path).map_err(|problems| Failure::new(Code::Config, listed(path, &problems.0)))?;
+    open(path).map(|(config, _, manifest)| (config, manifest))
+}
+
+/// [`load`], with what lets commands change cameras later.
+fn open(path: &Path) -> Result<(Config, Draft, Manifest), Failure> {
+    let (config, draft) =
+        config::open(path).map_err(|problems| Failure::new(Code::Config, listed(path, &problems.0)))?;
     let manifest = manifest(&config.engine.manifest)?.overridden(&config.engine);
     known_labels(path, &config.labels, &manifest)?;
-    Ok((config, manifest))
+    Ok((config, draft, manifest))
 }
 
 /// Every label that the configuration at `path` names is one of the model's.
@@ -110,7 +116,7 @@ fn start_publisher(
     config: &Config,
     around: &Surroundings,
     folder: &Path,
-    commands: Sender<publish::Command>,
+    commands: Sender<publish::Request>,
 ) -> Result<(Publisher, publish::Running), Failure> {
     std::fs::create_dir_all(folder).map_err(|e| {
         let text = format!("state_dir {}: {e}: create it, or set state_dir to a writable folder", folder.display());
@@ -130,23 +136,25 @@ fn start_publisher(
 
 /// Who is told in their own form, and what of each camera.
 fn wanted(config: &Config) -> publish::Wanted {
-    let card = |camera: &CameraConfig| {
-        let labels = || camera.events.iter().flat_map(|events| events.labels.iter().cloned()).collect();
-        let zones = camera.zones.iter().map(|zone| match zone.labels.is_empty() {
-            true => (zone.name.clone(), labels()),
-            false => (zone.name.clone(), zone.labels.iter().cloned().collect()),
-        });
-        let events = config.tracking.is_some() && camera.events.is_some();
-        publish::Card { labels: labels(), zones: zones.collect(), events, snapshots: false }
-    };
     publish::Wanted {
         homeassistant: config.homeassistant.as_ref().map(|homeassistant| homeassistant.prefix.clone()),
         frigate: config.frigate.as_ref().map(|frigate| frigate.prefix.clone()),
         deepstream: config.deepstream.as_ref().map(|deepstream| (deepstream.schema, deepstream.topic.clone())),
         onvif: config.onvif,
         cloudevents: config.cloudevents,
-        cameras: config.cameras.iter().map(|camera| (camera.id.clone(), card(camera))).collect(),
+        cameras: config.cameras.iter().map(|camera| (camera.id.clone(), wanted_card(config, camera))).collect(),
     }
+}
+
+/// What other consumers are told of a camera.
+fn wanted_card(config: &Config, camera: &CameraConfig) -> publish::Card {
+    let labels = || camera.events.iter().flat_map(|events| events.labels.iter().cloned()).collect();
+    let zones = camera.zones.iter().map(|zone| match zone.labels.is_empty() {
+        true => (zone.name.clone(), labels()),
+        false => (zone.name.clone(), zone.labels.iter().cloned().collect()),
+    });
+    let events = config.tracking.is_some() && camera.events.is_some();
+    publish::Card { labels: labels(), zones: zones.collect(), events, snapshots: false }
 }
 
 /// 6 hex digits that no other start of this box is likely to have.

@@ -1,7 +1,9 @@
 //! `run`: the daemon. Starts everything in order, tells once a second how it goes, stops in order.
 
+mod reload;
+
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -11,8 +13,9 @@ use super::status_line::StatusLine;
 use crate::analyze::Output;
 use crate::backend::{Building, ModelSpec, Settings};
 use crate::cli::{Code, Failure};
-use crate::config::Config;
+use crate::config::{Config, Draft};
 use crate::daemon::{self, Graph, Surroundings};
+use crate::engine::Manifest;
 use crate::event::{
     CameraState, CameraStatus, DETECTIONS_SCHEMA, EVENT_SCHEMA, EndReason, HEALTH_SCHEMA, INFO_SCHEMA, Info,
     NOTICE_SCHEMA, NoticeKind, STATE_SCHEMA, rfc3339,
@@ -23,7 +26,7 @@ use crate::http::{self, Latest};
 use crate::infer::News;
 use crate::logging::Console;
 use crate::metrics::Metrics;
-use crate::publish::{Command, Publisher, Topics};
+use crate::publish::{Publisher, Request, Topics};
 use crate::signal::{self, Signal};
 use crate::worker::{self, Heartbeat};
 use crate::{process, systemd};
@@ -41,7 +44,7 @@ const HUNG: Duration = Duration::from_secs(15);
 
 /// Runs until told to stop.
 pub fn run(path: &Path, console: &Console) -> Result<(), Failure> {
-    let (config, manifest) = super::load(path)?;
+    let (config, draft, manifest) = super::open(path)?;
     super::start_gstreamer()?;
     let settings = Settings::new(&config, &manifest)?;
     settings.look()?;
@@ -69,16 +72,29 @@ pub fn run(path: &Path, console: &Console) -> Result<(), Failure> {
     tracing::info!(node = %config.node, cameras = config.cameras.len(), "started");
     publisher.notice(NoticeKind::Started, None, format!("watchpost {} started", env!("CARGO_PKG_VERSION")));
     let hearts = [&graph.hearts[..], &[publishing.heartbeat()]].concat();
-    let daemon = Daemon::new(&config, &around, graph, publisher, latest, hearts);
+    let deadline = config.stop_deadline;
+    let written = Written { path: path.to_owned(), config, draft, manifest };
+    let daemon = Daemon::new(written, &around, graph, publisher, latest, hearts);
     let end = daemon.serve(&signals, &orders, StatusLine::new(console));
-    publishing.finish(config.stop_deadline / 2);
+    publishing.finish(deadline / 2);
     drop(server);
     end
 }
 
+/// The configuration that holds, and where it is from.
+struct Written {
+    path: PathBuf,
+    config: Config,
+    draft: Draft,
+    manifest: Manifest,
+}
+
 /// The running daemon as its main loop sees it.
 struct Daemon<'a> {
-    config: &'a Config,
+    path: PathBuf,
+    config: Config,
+    draft: Draft,
+    manifest: Manifest,
     around: &'a Surroundings,
     graph: Graph,
     publisher: Publisher,
@@ -100,7 +116,7 @@ struct Daemon<'a> {
 
 impl<'a> Daemon<'a> {
     fn new(
-        config: &'a Config,
+        written: Written,
         around: &'a Surroundings,
         graph: Graph,
         publisher: Publisher,
@@ -108,14 +124,18 @@ impl<'a> Daemon<'a> {
         hearts: Vec<Heartbeat>,
     ) -> Self {
         let now = Instant::now();
+        let Written { path, config, draft, manifest } = written;
         Self {
+            monitor: Monitor::new(&config.node, &around.boot, now),
+            path,
             config,
+            draft,
+            manifest,
             around,
             graph,
             topics: publisher.topics().clone(),
             publisher,
             latest,
-            monitor: Monitor::new(&config.node, &around.boot, now),
             hearts,
             started: SystemTime::now(),
             ready: Err("the backend is being opened".to_owned()),
@@ -131,7 +151,7 @@ impl<'a> Daemon<'a> {
     fn serve(
         mut self,
         signals: &Receiver<Signal>,
-        orders: &Receiver<Command>,
+        orders: &Receiver<Request>,
         line: StatusLine,
     ) -> Result<(), Failure> {
         let mut due = Instant::now();
@@ -140,11 +160,18 @@ impl<'a> Daemon<'a> {
             let wait = due.saturating_duration_since(Instant::now());
             crossbeam::select! {
                 recv(signals) -> signal => match signal {
-                    Ok(Signal::Reload) => tracing::warn!("reload is not built yet: restart to apply a new configuration"),
+                    Ok(Signal::Reload) => {
+                        // What came of it was said.
+                        let _ = self.reload();
+                        due = Instant::now();
+                    }
                     Ok(Signal::Stop) | Err(_) => break,
                     Ok(Signal::Now) => std::process::exit(1),
                 },
-                recv(orders) -> order => if let Ok(order) = order { self.obey(&order) },
+                recv(orders) -> order => if let Ok(order) = order {
+                    self.obey(order);
+                    due = Instant::now(); // what it changed is told at once
+                },
                 recv(news) -> news => if let Ok(news) = news {
                     self.backend_news(news);
                     due = Instant::now(); // whoever waits for /readyz need not wait for the second
@@ -242,18 +269,6 @@ impl<'a> Daemon<'a> {
         };
         self.publisher.retain(self.topics.info(), json(&info));
         self.info = Some(info);
-    }
-
-    fn obey(&mut self, order: &Command) {
-        let Command::SetEnabled { camera, on } = order;
-        let word = if *on { "on" } else { "off" };
-        if self.graph.set_enabled(camera, *on) {
-            tracing::info!(%camera, "switched {word} by MQTT");
-        } else {
-            let text = format!("enabled/set: there is no camera {camera}");
-            tracing::warn!("{text}");
-            self.publisher.notice(NoticeKind::CommandRefused, None, text);
-        }
     }
 
     /// Once a second: what there is to say about ourselves.

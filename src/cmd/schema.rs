@@ -16,11 +16,17 @@ use serde_json::Value;
 use crate::cli::{Code, Failure};
 use crate::event::{CameraState, Detections, Event, Health, Info, Notice};
 use crate::formats::{cloudevents, deepstream, frigate, homeassistant, onvif};
+use crate::publish::{Acknowledgement, CameraCommand, ReloadCommand, SnapshotCommand};
 
 /// Every file, by name: a schema a message, and the document of all topics.
 pub fn files() -> Vec<(String, Value)> {
     let schema = |(name, schema): (&str, Value)| (format!("{name}.schema.json"), schema);
-    schemas().into_iter().map(schema).chain([("asyncapi.json".to_owned(), asyncapi::document())]).collect()
+    schemas()
+        .into_iter()
+        .chain(commands())
+        .map(schema)
+        .chain([("asyncapi.json".to_owned(), asyncapi::document())])
+        .collect()
 }
 
 /// Every message's schema, by name.
@@ -32,6 +38,7 @@ fn schemas() -> Vec<(&'static str, Value)> {
         ("info", of::<Info>()),
         ("health", of::<Health>()),
         ("state", of::<CameraState>()),
+        ("ack", of::<Acknowledgement>()),
         ("frigate-events", of::<frigate::Change>()),
         ("deepstream-minimal", of::<deepstream::Minimal>()),
         ("deepstream-full", of::<deepstream::Full>()),
@@ -40,6 +47,20 @@ fn schemas() -> Vec<(&'static str, Value)> {
         ("cloudevents", of::<cloudevents::Structured>()),
         ("homeassistant-device", of::<homeassistant::Discovery>()),
     ]
+}
+
+/// Every command's schema, by name.
+fn commands() -> Vec<(&'static str, Value)> {
+    vec![
+        ("cmd-reload", read::<ReloadCommand>()),
+        ("cmd-camera", read::<CameraCommand>()),
+        ("cmd-snapshot", read::<SnapshotCommand>()),
+    ]
+}
+
+/// As a command is read: what has a default may be left out.
+fn read<T: JsonSchema>() -> Value {
+    SchemaSettings::draft07().into_generator().into_root_schema_for::<T>().to_value()
 }
 
 /// As a message is written, not as it is read: what is never left out is required.

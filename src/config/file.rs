@@ -9,6 +9,7 @@ mod scene;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 
 use super::{BackendChoice, Decode, DetectionsMode, MqttProtocol, Pace, Precision, Secret, Transport, units};
@@ -18,6 +19,11 @@ pub(super) use analytics::{
     FileSnapshots, FileSwitch, FileTracking,
 };
 pub(super) use scene::{ALWAYS, FileIgnored, FileLine, FilePoint, FilePoints, FileRule, FileSchedule, FileZone};
+
+/// The schema of a `[[camera]]` section.
+pub fn camera_schema(generator: &mut SchemaGenerator) -> Schema {
+    generator.subschema_for::<FileCamera>()
+}
 
 /// The whole file.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -195,11 +201,13 @@ impl Default for FileHttp {
 }
 
 /// `[[camera]]`.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, expecting = "a table")]
+#[schemars(rename = "Camera")]
 pub(super) struct FileCamera {
     pub id: Option<String>,
     pub enabled: bool,
+    #[schemars(with = "Option<String>")]
     pub url: Option<Secret>,
     pub user: Option<String>,
     pub password_file: Option<PathBuf>,
@@ -207,6 +215,7 @@ pub(super) struct FileCamera {
     pub password_credential: Option<String>,
     pub transport: Transport,
     #[serde(deserialize_with = "units::duration")]
+    #[schemars(with = "String")]
     pub latency: Duration,
     pub ca_file: Option<PathBuf>,
     pub tls_verify: bool,
@@ -216,6 +225,7 @@ pub(super) struct FileCamera {
     pub priority: i64,
     pub mask: Vec<FilePoints>,
     #[serde(deserialize_with = "units::duration")]
+    #[schemars(with = "String")]
     pub stall_timeout: Duration,
     pub pace: Pace,
     pub repeat: bool,

@@ -77,6 +77,11 @@ impl Inspection {
         }
     }
 
+    /// What lets commands change cameras later, where every part is sound.
+    pub fn take_draft(&mut self) -> Option<Draft> {
+        self.draft.take()
+    }
+
     fn unreadable(problems: Vec<Problem>) -> Self {
         Self { problems, engine: None, cameras: Vec::new(), labels: Vec::new(), config: None, draft: None }
     }
@@ -98,7 +103,7 @@ pub fn load(path: &Path) -> Result<Config, Problems> {
 /// As [`load`].
 pub fn open(path: &Path) -> Result<(Config, Draft), Problems> {
     let mut found = inspect(path);
-    let draft = found.draft.take();
+    let draft = found.take_draft();
     let config = found.into_config()?;
     // Where the text could be read there is one.
     Ok((config, draft.unwrap_or_else(|| Draft::new("", Path::new("")))))

@@ -19,6 +19,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::frame::CameraId;
@@ -33,6 +34,7 @@ pub use analytics::{
 };
 pub use diff::{Plan, plan};
 pub use draft::{CameraEdit, Draft};
+pub use file::camera_schema;
 pub use labels::{LabelUse, unknown_labels};
 pub use load::{Inspection, Problem, Problems, WHOLE_FILE, inspect, load, open, parse};
 pub use resolve::source::of_address as parse_source;
@@ -312,7 +314,7 @@ pub enum Source {
 }
 
 /// What decodes a camera's video, and so in which memory its frames lie.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Decode {
     /// The GPU where the engine takes frames from its memory and a decoder for it is installed, else the CPU.
@@ -345,7 +347,7 @@ pub struct RtspSource {
 }
 
 /// How RTP travels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Transport {
     /// Interleaved in the RTSP connection.
@@ -355,7 +357,7 @@ pub enum Transport {
 }
 
 /// How fast a file is read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Pace {
     /// At its own frame rate.
@@ -365,7 +367,7 @@ pub enum Pace {
 }
 
 /// Which frames are published on `detections`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum DetectionsMode {
     /// Every inferred frame.

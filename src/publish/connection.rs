@@ -219,18 +219,46 @@ impl Client {
         }
     }
 
-    /// Asks for the messages of a filter, with the retain flag as it was published where the protocol can.
+    /// What came of a command, at QoS 1; `correlation` goes with it where the protocol can.
     ///
     /// # Errors
     ///
     /// As [`Client::publish`].
-    pub fn subscribe(&self, filter: &str) -> Result<(), Fault> {
+    pub fn acknowledge(&self, topic: &str, correlation: Option<Vec<u8>>, body: Vec<u8>) -> Result<(), Fault> {
         match self {
-            Client::V4(client) => client.try_subscribe(filter, QoS::AtLeastOnce).map_err(|_| Fault::client_full()),
+            Client::V4(_) => self.publish(topic, false, body),
             Client::V5(client) => {
-                let mut filter = v5::mqttbytes::v5::Filter::new(filter, v5::mqttbytes::QoS::AtLeastOnce);
-                filter.preserve_retain = true;
-                client.try_subscribe_many([filter]).map_err(|_| Fault::client_full())
+                let properties = v5::mqttbytes::v5::PublishProperties {
+                    correlation_data: correlation.map(Into::into),
+                    content_type: Some("application/json".to_owned()),
+                    ..Default::default()
+                };
+                let qos = v5::mqttbytes::QoS::AtLeastOnce;
+                let sent = client.try_publish_with_properties(topic, qos, false, body, properties);
+                sent.map_err(|_| Fault::client_full())
+            }
+        }
+    }
+
+    /// Asks for the messages of the filters, with the retain flag as it was published where the protocol can.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::publish`].
+    pub fn subscribe(&self, filters: &[String]) -> Result<(), Fault> {
+        match self {
+            Client::V4(client) => {
+                let filters = filters.iter().map(|f| rumqttc::SubscribeFilter::new(f.clone(), QoS::AtLeastOnce));
+                client.try_subscribe_many(filters).map_err(|_| Fault::client_full())
+            }
+            Client::V5(client) => {
+                let filters = filters.iter().map(|filter| {
+                    let mut filter =
+                        v5::mqttbytes::v5::Filter::new(filter.clone(), v5::mqttbytes::QoS::AtLeastOnce);
+                    filter.preserve_retain = true;
+                    filter
+                });
+                client.try_subscribe_many(filters).map_err(|_| Fault::client_full())
             }
         }
     }
@@ -277,6 +305,10 @@ pub struct Incoming {
     pub body: Vec<u8>,
     /// It was kept by the broker, not sent just now.
     pub retained: bool,
+    /// Where the sender wants an answer (MQTT 5).
+    pub response: Option<String>,
+    /// What the answer is to carry for the sender to know it by.
+    pub correlation: Option<Vec<u8>>,
 }
 
 /// What happened on the connection.
@@ -350,6 +382,8 @@ fn happened_v4(event: rumqttc::Event) -> Happened {
             topic: publish.topic,
             body: publish.payload.to_vec(),
             retained: publish.retain,
+            response: None,
+            correlation: None,
         }),
         Event::Incoming(Packet::SubAck(ack)) if ack.return_codes.contains(&SubscribeReasonCode::Failure) => {
             Happened::SubscriptionRefused("no reason given".to_owned())
@@ -383,11 +417,16 @@ fn happened_v5(event: v5::Event) -> Happened {
             };
             Happened::Settled(ack.pkid, verdict)
         }
-        v5::Event::Incoming(Packet::Publish(publish)) => Happened::Incoming(Incoming {
-            topic: String::from_utf8_lossy(&publish.topic).into_owned(),
-            body: publish.payload.to_vec(),
-            retained: publish.retain,
-        }),
+        v5::Event::Incoming(Packet::Publish(publish)) => {
+            let properties = publish.properties.unwrap_or_default();
+            Happened::Incoming(Incoming {
+                topic: String::from_utf8_lossy(&publish.topic).into_owned(),
+                body: publish.payload.to_vec(),
+                retained: publish.retain,
+                response: properties.response_topic,
+                correlation: properties.correlation_data.map(|data| data.to_vec()),
+            })
+        }
         v5::Event::Incoming(Packet::SubAck(ack)) => {
             let refused = ack.return_codes.iter().find(|code| !matches!(code, SubscribeReasonCode::Success(_)));
             refused.map_or(Happened::Nothing, |code| Happened::SubscriptionRefused(format!("{code:?}")))

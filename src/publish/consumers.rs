@@ -129,15 +129,11 @@ impl Consumers {
 
     /// What is counted for certain.
     pub fn counters(&self) -> Vec<(CameraId, Counter)> {
-        let mut counters = Vec::new();
-        for (camera, card) in self.lock().cards.iter().filter(|(_, card)| card.events) {
-            counters.extend(card.labels.iter().map(|label| (camera.clone(), Counter::Label(label.clone()))));
-            for (zone, labels) in &card.zones {
-                let zone = |label: &String| (camera.clone(), Counter::Zone(zone.clone(), label.clone()));
-                counters.extend(labels.iter().map(zone));
-            }
-        }
-        counters
+        let cards = &self.lock().cards;
+        cards
+            .iter()
+            .flat_map(|(id, card)| card.counters().into_iter().map(|counter| (id.clone(), counter)))
+            .collect()
     }
 
     /// What is said at the start, all of it retained.
@@ -151,6 +147,53 @@ impl Consumers {
             messages.extend(cards.iter().filter_map(|(camera, card)| self.card(camera, card, &latest)));
         }
         messages
+    }
+
+    /// What is said of a camera that is new or has changed, all of it retained. What was counted of zones that it has not
+    /// is added up no more.
+    pub fn set_camera(
+        &self,
+        camera: &CameraId,
+        card: Card,
+        latest: impl Fn(&str) -> Option<Vec<u8>>,
+    ) -> Vec<Message> {
+        let mut state = self.lock();
+        let mut messages = self.forget_sums(&mut state, camera, |zone| card.zones.contains_key(zone));
+        state.cards.insert(camera.clone(), card.clone());
+        drop(state);
+        messages.extend(self.card(camera, &card, latest));
+        messages
+    }
+
+    /// What is said of a camera that is no more, all of it retained.
+    pub fn remove_camera(&self, camera: &CameraId, latest: impl Fn(&str) -> Option<Vec<u8>>) -> Vec<Message> {
+        let mut state = self.lock();
+        let mut messages = self.forget_sums(&mut state, camera, |_| false);
+        state.cards.remove(camera);
+        drop(state);
+        if let Some(prefix) = &self.wanted.homeassistant {
+            let removal = homeassistant::camera_removal(prefix, &self.node, camera.as_str());
+            messages.extend(latest(&removal.topic).map(|_| removal));
+        }
+        messages
+    }
+
+    fn forget_sums(&self, state: &mut State, camera: &CameraId, keep: impl Fn(&str) -> bool) -> Vec<Message> {
+        let Some(prefix) = &self.wanted.frigate else { return Vec::new() };
+        let mut messages = Vec::new();
+        for ((zone, label), sums) in state.sums.iter_mut().filter(|((zone, _), _)| !keep(zone)) {
+            if sums.remove(camera).is_some() {
+                messages.push(frigate::zone_count(prefix, zone, label, sums.values().sum()));
+            }
+        }
+        state.sums.retain(|_, sums| !sums.is_empty());
+        messages
+    }
+
+    /// Whether a retained topic is a count of ours of this camera for Frigate.
+    pub fn is_count_of(&self, camera: &CameraId, topic: &str) -> bool {
+        let prefix = self.wanted.frigate.as_ref();
+        prefix.is_some_and(|prefix| is_below(&format!("{}/{camera}", prefix.trim_end_matches('/')), topic))
     }
 
     /// What is said at the end, all of it retained.
@@ -208,6 +251,18 @@ impl Consumers {
 }
 
 impl Card {
+    /// What is counted for certain.
+    pub fn counters(&self) -> Vec<Counter> {
+        if !self.events {
+            return Vec::new();
+        }
+        let mut counters: Vec<Counter> = self.labels.iter().cloned().map(Counter::Label).collect();
+        for (zone, labels) in &self.zones {
+            counters.extend(labels.iter().map(|label| Counter::Zone(zone.clone(), label.clone())));
+        }
+        counters
+    }
+
     /// Adds what is counted; whether it was new.
     fn learn(&mut self, counter: &Counter) -> bool {
         match counter {

@@ -36,7 +36,7 @@ mod topic;
 mod window;
 mod worker;
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -51,7 +51,7 @@ use crate::frame::CameraId;
 use crate::metrics::PublishMetrics;
 use crate::worker::Heartbeat;
 
-pub use commands::Command;
+pub use commands::{Acknowledgement, CameraCommand, Command, ReloadCommand, Reply, Request, SnapshotCommand};
 pub use consumers::{Card, Wanted};
 pub use notice::Identity;
 pub use topic::{Topic, TopicError, Topics};
@@ -71,6 +71,8 @@ const WAITING_MAX: usize = 32;
 /// Most `detections` messages fit: their text without objects, and an object in it.
 const MESSAGE_BYTES: usize = 640;
 const OBJECT_BYTES: usize = 128;
+/// Answers to commands that may wait for the broker; beyond, the oldest is dropped and logged.
+const ANSWERS_MAX: usize = 64;
 /// Name of the spool's file in the state directory.
 const SPOOL_FILE: &str = "spool.redb";
 
@@ -104,7 +106,15 @@ enum Input {
     Message(Draft),
     Retain(Topic, Vec<u8>),
     Forget(String),
+    /// Whatever is retained then.
+    ForgetThose(Box<dyn Fn(&str) -> bool + Send>),
     Count(String, u64),
+}
+
+/// What came of a command, on its way to whoever asked.
+struct Answer {
+    reply: Reply,
+    body: Vec<u8>,
 }
 
 /// What the publishers and the two threads share.
@@ -122,6 +132,7 @@ struct Shared {
     problem: Mutex<Option<String>>,
     /// Retained topics that the broker refused, told of once.
     refused: Mutex<HashSet<String>>,
+    answers: Mutex<VecDeque<Answer>>,
 }
 
 impl Shared {
@@ -144,6 +155,23 @@ impl Shared {
 
     fn first_refusal(&self, topic: &str) -> bool {
         lock(&self.refused).insert(topic.to_owned())
+    }
+
+    fn answers(&self) -> MutexGuard<'_, VecDeque<Answer>> {
+        lock(&self.answers)
+    }
+
+    fn answer(&self, reply: Reply, acknowledgement: &Acknowledgement) {
+        // Our own types always serialise.
+        let body = serde_json::to_vec(acknowledgement).unwrap_or_default();
+        let mut answers = self.answers();
+        if answers.len() == ANSWERS_MAX {
+            let name = answers.pop_front().map(|answer| answer.reply.name).unwrap_or_default();
+            tracing::warn!("what came of {name} is not told: more than {ANSWERS_MAX} answers wait for the broker");
+        }
+        answers.push_back(Answer { reply, body });
+        drop(answers);
+        self.wake.notify_one();
     }
 
     fn beat(&self) {
@@ -271,11 +299,51 @@ impl Publisher {
     /// Clears the retained topics of every camera but these: those of cameras that were configured before the last
     /// start, too.
     pub fn forget_other_cameras(&self, cameras: &[CameraId]) {
-        let topics = &self.shared.topics;
-        let is_other = |topic: &str| topics.camera_of(topic).is_some_and(|camera| !cameras.contains(&camera));
-        for topic in self.shared.spool.retained_topics(is_other) {
-            self.give(Input::Forget(topic));
+        let (topics, cameras) = (self.shared.topics.clone(), cameras.to_vec());
+        self.give(Input::ForgetThose(Box::new(move |topic| {
+            topics.camera_of(topic).is_some_and(|camera| !cameras.contains(&camera))
+        })));
+    }
+
+    /// There is no such camera any more: clears what was retained of it. Whatever was given before is cleared, too.
+    pub fn forget_camera(&self, camera: &CameraId) {
+        let shared = Arc::clone(&self.shared);
+        let latest = |topic: &str| shared.spool.retained_body(topic);
+        self.retain_all(self.shared.consumers.remove_camera(camera, latest));
+        let (shared, camera) = (Arc::clone(&self.shared), camera.clone());
+        self.give(Input::ForgetThose(Box::new(move |topic| {
+            shared.topics.camera_of(topic).is_some_and(|of| of == camera)
+                || shared.consumers.is_count_of(&camera, topic)
+        })));
+    }
+
+    /// The camera is new: what is to be counted is 0 so far, and other consumers are told of it.
+    pub fn greet_camera(&self, camera: &CameraId, card: Card) {
+        for counter in card.counters() {
+            self.retain(self.shared.topics.count(camera, &counter), b"0".to_vec());
         }
+        let latest = |topic: &str| self.shared.spool.retained_body(topic);
+        self.retain_all(self.shared.consumers.set_camera(camera, card, latest));
+    }
+
+    /// The camera has other zones and lines than before: clears the counts of those that it has not, and tells other
+    /// consumers.
+    pub fn welcome_camera(&self, camera: &CameraId, card: Card, lines: &[String]) {
+        let (topics, id) = (self.shared.topics.clone(), camera.clone());
+        let (zones, lines): (Vec<String>, _) = (card.zones.keys().cloned().collect(), lines.to_vec());
+        self.give(Input::ForgetThose(Box::new(move |topic| {
+            topics.place_of_count(&id, topic).is_some_and(|(kind, name)| {
+                let names = if kind == "zone" { &zones } else { &lines };
+                !names.iter().any(|known| known == name)
+            })
+        })));
+        let latest = |topic: &str| self.shared.spool.retained_body(topic);
+        self.retain_all(self.shared.consumers.set_camera(camera, card, latest));
+    }
+
+    /// Tells whoever gave a command what came of it. Lost where the connection is: nobody waits for ever.
+    pub fn acknowledge(&self, reply: Reply, acknowledgement: &Acknowledgement) {
+        self.shared.answer(reply, acknowledgement);
     }
 
     /// Why there is no connection, in one sentence; `None` while there is one, and before the first attempt ended.
@@ -340,7 +408,7 @@ pub fn start(
     identity: Identity,
     state_dir: &Path,
     metrics: PublishMetrics,
-    commands: Sender<Command>,
+    commands: Sender<Request>,
 ) -> Result<(Publisher, Running), PublishError> {
     start_for(Wanted::default(), config, identity, state_dir, metrics, commands)
 }
@@ -358,7 +426,7 @@ pub fn start_for(
     identity: Identity,
     state_dir: &Path,
     metrics: PublishMetrics,
-    commands: Sender<Command>,
+    commands: Sender<Request>,
 ) -> Result<(Publisher, Running), PublishError> {
     let topics = Topics::new(&config.base, &identity.node)?;
     check_tls(config)?;
@@ -387,6 +455,7 @@ pub fn start_for(
         stop_at: Mutex::new(None),
         problem: Mutex::new(None),
         refused: Mutex::default(),
+        answers: Mutex::default(),
         topics,
     });
     let endpoint = Endpoint::new(config, shared.topics.status().as_str());

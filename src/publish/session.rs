@@ -5,14 +5,14 @@
 
 use std::time::Instant;
 
-use super::commands::{self, Judgement};
+use super::commands::{self, Acknowledgement, Judgement, Request};
 use super::connection::{Client, Happened, Incoming, Limits, Verdict};
 use super::fault::{Fault, Kind};
 use super::notice::{is_dead_letter_notice, replayed};
 use super::spool::Batch;
 use super::store::{Record, SpoolError, logical_bytes};
 use super::window::Window;
-use super::{Command, Shared};
+use super::{Answer, Shared};
 use crate::event::NoticeKind;
 
 /// QoS 1 messages in flight.
@@ -32,6 +32,8 @@ enum Item {
     Retained { topic: String, version: u64 },
     /// A spooled one.
     Spooled { offset: u64, bytes: u64 },
+    /// What came of a command.
+    Answer { topic: String },
 }
 
 /// How far the connection is.
@@ -78,7 +80,7 @@ impl<'a> Session<'a> {
             phase: Phase::Open,
             proven: false,
         };
-        client.subscribe(&shared.topics.enabled_set_filter())?;
+        client.subscribe(&[shared.topics.enabled_set_filter(), shared.topics.command_filter()])?;
         session.publish(shared.topics.status().as_str(), true, b"online".to_vec(), Item::Status)?;
         shared.live.open();
         Ok(session)
@@ -98,7 +100,7 @@ impl<'a> Session<'a> {
         if self.phase != Phase::Open {
             return Ok(());
         }
-        while self.window.has_room() && (self.send_retained()? || self.send_spooled()?) {}
+        while self.window.has_room() && (self.send_answer()? || self.send_retained()? || self.send_spooled()?) {}
         self.release();
         while self.live_in_client < LIVE_IN_CLIENT
             && let Some(message) = self.shared.live.pop(Instant::now())
@@ -119,6 +121,7 @@ impl<'a> Session<'a> {
         self.window.is_empty()
             && self.live_in_client == 0
             && self.shared.live.is_empty()
+            && self.shared.answers().is_empty()
             && self.shared.spool.pending() == 0
             && self.shared.spool.retained_after(self.retained_sent).is_none()
     }
@@ -145,7 +148,7 @@ impl<'a> Session<'a> {
     pub fn happened(
         &mut self,
         happened: Happened,
-        commands: &crossbeam::channel::Sender<Command>,
+        commands: &crossbeam::channel::Sender<Request>,
     ) -> Result<bool, Fault> {
         match happened {
             Happened::Sent(0) => self.live_in_client = self.live_in_client.saturating_sub(1),
@@ -153,15 +156,30 @@ impl<'a> Session<'a> {
             Happened::Settled(pkid, verdict) => self.settled(pkid, verdict)?,
             Happened::Incoming(message) => self.incoming(&message, commands),
             Happened::SubscriptionRefused(reason) => {
-                let filter = self.shared.topics.enabled_set_filter();
+                let [cameras, others] =
+                    [self.shared.topics.enabled_set_filter(), self.shared.topics.command_filter()];
                 tracing::warn!(
-                    "the broker refused to deliver {filter} ({reason}): cameras cannot be switched by MQTT"
+                    "the broker refused to deliver {cameras} or {others} ({reason}): not every command by MQTT is heard"
                 );
             }
             Happened::Disconnected => return Ok(true),
             Happened::Connected(_) | Happened::Nothing => {}
         }
         Ok(false)
+    }
+
+    /// It is lost with the connection: whoever asked waits only so long.
+    fn send_answer(&mut self) -> Result<bool, Fault> {
+        let Some(Answer { reply, body }) = self.shared.answers().pop_front() else { return Ok(false) };
+        let correlation = reply.correlation.as_ref().map_or(0, Vec::len);
+        if self.fits(&reply.topic, &body) && body.len() + correlation <= self.limits.packet_bytes as usize {
+            self.client.acknowledge(&reply.topic, reply.correlation, body)?;
+            self.window.handed(Item::Answer { topic: reply.topic });
+            self.shared.metrics.published.inc();
+        } else {
+            tracing::warn!("what came of {} is larger than the broker's limit: it is not told", reply.name);
+        }
+        Ok(true)
     }
 
     fn send_retained(&mut self) -> Result<bool, Fault> {
@@ -224,6 +242,9 @@ impl<'a> Session<'a> {
                 let topic = topic.clone();
                 self.refused_retained(&topic, &reason);
             }
+            (Verdict::Refused(reason), Item::Answer { topic }) => {
+                tracing::warn!("the broker refused what came of a command, to {topic}: {reason}");
+            }
             (Verdict::Refused(reason), Item::Status) => {
                 let topic = self.shared.topics.status();
                 self.refused_retained(topic.as_str(), &reason);
@@ -239,7 +260,7 @@ impl<'a> Session<'a> {
             match item {
                 Item::Spooled { offset, bytes } => self.shared.spool.acknowledge(offset, bytes),
                 Item::Retained { topic, version } => self.shared.spool.retained_acknowledged(&topic, version),
-                Item::Status => {}
+                Item::Status | Item::Answer { .. } => {}
             }
         }
         if self.phase == Phase::Leaving && self.window.is_empty() && self.client.disconnect().is_ok() {
@@ -277,9 +298,9 @@ impl<'a> Session<'a> {
         written.map_err(|error| unreadable(&error))
     }
 
-    fn incoming(&self, message: &Incoming, commands: &crossbeam::channel::Sender<Command>) {
+    fn incoming(&self, message: &Incoming, commands: &crossbeam::channel::Sender<Request>) {
         let refusal = match commands::judge(&self.shared.topics, message) {
-            Judgement::Obey(command) => match commands::hand_on(commands, command) {
+            Judgement::Obey(request) => match commands::hand_on(commands, request) {
                 Ok(()) => return,
                 Err(refusal) => refusal,
             },
@@ -287,13 +308,18 @@ impl<'a> Session<'a> {
                 tracing::warn!("{text}");
                 return;
             }
-            Judgement::Refuse(camera, text) => (camera, text),
+            Judgement::Refuse(refusal) => refusal,
         };
-        let (camera, text) = refusal;
-        tracing::warn!("command for camera {camera} refused: {text}");
-        let messages = vec![self.shared.notices.draft(NoticeKind::CommandRefused, Some(&camera), text)];
+        let commands::Refusal { camera, reply, text } = refusal;
+        let of = camera.as_ref().map(|camera| format!(" for camera {camera}")).unwrap_or_default();
+        tracing::warn!("command{of} refused: {text}");
+        let messages = vec![self.shared.notices.draft(NoticeKind::CommandRefused, camera.as_ref(), text.clone())];
         if let Err(error) = self.shared.spool.commit(&Batch { messages, ..Batch::default() }) {
             tracing::error!("the spool cannot be written: {error}");
+        }
+        if let Some(reply) = reply {
+            let acknowledgement = Acknowledgement::refused(&reply.name, text, &[]);
+            self.shared.answer(reply, &acknowledgement);
         }
     }
 }

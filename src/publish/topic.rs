@@ -5,6 +5,9 @@ use std::fmt;
 use crate::event::Counter;
 use crate::frame::CameraId;
 
+/// Most bytes of a topic that somebody else has chosen.
+const TOPIC_BYTES_MAX: usize = 1 << 10;
+
 /// A topic that a message can be published to: no wildcard, no empty level. Made by [`Topics`] alone.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Topic(String);
@@ -141,6 +144,36 @@ impl Topics {
         (is_level(camera) && !camera.contains('/')).then(|| CameraId::new(camera))
     }
 
+    /// The filter for all other commands.
+    pub fn command_filter(&self) -> String {
+        format!("{}cmd/+", self.prefix)
+    }
+
+    /// The name of the command that a topic is for; `None` for any other topic.
+    pub fn command_of<'t>(&self, topic: &'t str) -> Option<&'t str> {
+        let name = topic.strip_prefix(&self.prefix)?.strip_prefix("cmd/")?;
+        (is_level(name) && !name.contains('/')).then_some(name)
+    }
+
+    /// What came of a command, where it says nowhere else.
+    pub fn command_result(&self, name: &str) -> Topic {
+        self.node(&format!("cmd/{name}/result"))
+    }
+
+    /// Whether a topic is for what came of commands.
+    pub fn is_command_result(&self, topic: &str) -> bool {
+        let name = topic.strip_prefix(&self.prefix).and_then(|rest| rest.strip_prefix("cmd/"));
+        name.and_then(|rest| rest.strip_suffix("/result")).is_some_and(|name| is_level(name) && !name.contains('/'))
+    }
+
+    /// The zone or line that one of this box's own topics counts at: the kind of it, `zone` or `line`, and its name.
+    pub fn place_of_count<'t>(&self, camera: &CameraId, topic: &'t str) -> Option<(&'t str, &'t str)> {
+        let rest = topic.strip_prefix(&self.prefix)?.strip_prefix("cam/")?.strip_prefix(camera.as_str())?;
+        let (kind, rest) = rest.strip_prefix('/')?.split_once('/')?;
+        let (name, _) = rest.split_once('/')?;
+        matches!(kind, "zone" | "line").then_some((kind, name))
+    }
+
     /// The camera that one of this box's own topics is about.
     pub fn camera_of(&self, topic: &str) -> Option<CameraId> {
         let (camera, _) = topic.strip_prefix(&self.prefix)?.strip_prefix("cam/")?.split_once('/')?;
@@ -155,6 +188,12 @@ impl Topics {
         debug_assert!(is_level(camera.as_str()) && !camera.as_str().contains('/'), "{camera} is not a topic level");
         Topic(format!("{}cam/{camera}/{last}", self.prefix))
     }
+}
+
+/// A topic that anybody may publish to: no wildcard, no control character, not one of the broker's own.
+pub fn is_plain(topic: &str) -> bool {
+    let wrong = |c: char| matches!(c, '+' | '#') || c.is_control();
+    !topic.is_empty() && topic.len() <= TOPIC_BYTES_MAX && !topic.starts_with('$') && !topic.contains(wrong)
 }
 
 fn is_level(level: &str) -> bool {
@@ -180,6 +219,15 @@ mod tests {
             assert_eq!(topics.camera_of_enabled_set(other), None, "{other}");
         }
         assert_eq!(topics.camera_of(topics.info().as_str()), None);
+        assert_eq!(topics.command_filter(), "site/watchpost/edge07/cmd/+");
+        assert_eq!(topics.command_of("site/watchpost/edge07/cmd/reload"), Some("reload"));
+        let result = topics.command_result("reload");
+        assert_eq!((topics.command_of(result.as_str()), topics.is_command_result(result.as_str())), (None, true));
+        let gate = CameraId::new("gate");
+        let zone = "site/watchpost/edge07/cam/gate/zone/drive/count/person";
+        assert_eq!(topics.place_of_count(&gate, zone), Some(("zone", "drive")));
+        let count = topics.count(&gate, &Counter::Label("person".to_owned()));
+        assert_eq!(topics.place_of_count(&gate, count.as_str()), None);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::connection::{Endpoint, Events, Happened, Version};
 use super::fault::{Complaints, Fault, Kind};
 use super::session::Session;
 use super::spool::Batch;
-use super::{Command, Input, Shared};
+use super::{Input, Request, Shared};
 use crate::config::MqttProtocol;
 use crate::worker::Backoff;
 
@@ -34,11 +34,11 @@ pub fn spool(shared: &Shared, input: &Receiver<Input>) {
         let mut batch = Batch::default();
         match input.recv_timeout(TICK) {
             Ok(first) => {
-                take(&mut batch, first);
+                take(shared, &mut batch, first);
                 while batch.len() < GROUP_MAX
                     && let Ok(next) = input.try_recv()
                 {
-                    take(&mut batch, next);
+                    take(shared, &mut batch, next);
                 }
             }
             Err(RecvTimeoutError::Timeout) if shared.spool.is_behind() => {}
@@ -51,12 +51,19 @@ pub fn spool(shared: &Shared, input: &Receiver<Input>) {
     shared.inputs_ended();
 }
 
-fn take(batch: &mut Batch, input: Input) {
+fn take(shared: &Shared, batch: &mut Batch, input: Input) {
     match input {
         Input::Message(draft) => batch.messages.push(draft),
         Input::Retain(topic, body) => batch.retained.push((topic.as_str().to_owned(), Some(body))),
         Input::Count(topic, value) => batch.retained.push((topic, Some(value.to_string().into()))),
         Input::Forget(topic) => batch.retained.push((topic, None)),
+        Input::ForgetThose(which) => {
+            // Those of this batch, too.
+            for (topic, body) in &mut batch.retained {
+                *body = body.take().filter(|_| !which(topic));
+            }
+            batch.retained.extend(shared.spool.retained_topics(&which).into_iter().map(|topic| (topic, None)));
+        }
     }
 }
 
@@ -128,14 +135,14 @@ struct End {
 pub struct Worker<'a> {
     shared: &'a Shared,
     endpoint: Endpoint,
-    commands: Sender<Command>,
+    commands: Sender<Request>,
     choice: Choice,
     greeted: RefCell<Complaints>,
 }
 
 impl<'a> Worker<'a> {
     /// Not yet connected.
-    pub fn new(shared: &'a Shared, endpoint: Endpoint, protocol: MqttProtocol, commands: Sender<Command>) -> Self {
+    pub fn new(shared: &'a Shared, endpoint: Endpoint, protocol: MqttProtocol, commands: Sender<Request>) -> Self {
         let choice = Choice { protocol, v4_only: false, v4_next: false };
         Self { shared, endpoint, commands, choice, greeted: RefCell::default() }
     }

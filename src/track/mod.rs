@@ -13,6 +13,7 @@ pub mod schedule;
 pub mod tracker;
 pub mod zone;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::letterbox::Rect;
@@ -21,7 +22,7 @@ pub use polygon::Polygon;
 pub use tracker::{Ended, Exit, Step, Track, Tracker, TrackerSettings};
 
 /// The point of a box that says where the object is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Anchor {
     /// The middle of the lower edge: where a person or a car stands.

@@ -4,6 +4,7 @@ use std::path::Path;
 use jsonschema::Validator;
 
 use super::*;
+use crate::config::Problem;
 use crate::formats::{Message, samples};
 
 fn validator(name: &str) -> Validator {
@@ -15,6 +16,7 @@ fn validator(name: &str) -> Validator {
 fn messages() -> Vec<(&'static str, Value)> {
     let body = |message: &Message| samples::body(message);
     let (new, update, end, detections) = (samples::new(), samples::update(), samples::end(), samples::detections());
+    let problem = Problem { line: Some(3), path: "node".to_owned(), text: "give a name".to_owned() };
     let mut messages = vec![
         ("detections", value(&detections)),
         ("events", value(&new)),
@@ -24,6 +26,8 @@ fn messages() -> Vec<(&'static str, Value)> {
         ("info", value(&samples::info())),
         ("health", value(&samples::health())),
         ("state", value(&samples::state())),
+        ("ack", value(&Acknowledgement::done("reload", "nothing changes".to_owned()))),
+        ("ack", value(&Acknowledgement::refused("camera", "it is wrong".to_owned(), &[problem]))),
         ("frigate-events", body(&frigate::event("f", None, &new))),
         ("frigate-events", body(&frigate::event("f", Some(&new), &update))),
         ("frigate-events", body(&frigate::event("f", Some(&update), &end))),
@@ -99,4 +103,24 @@ fn committed_schemas_are_those_of_the_types() {
         wrong.is_empty(),
         "schemas/ is not what the types say: `cargo run -- schema --out schemas`: {wrong:#?}"
     );
+}
+
+#[test]
+fn commands_fit_their_schemas_and_nothing_else_does() {
+    let schema = |name: &str| {
+        let (_, schema) = commands().into_iter().find(|(n, _)| *n == name).unwrap();
+        jsonschema::validator_for(&schema).unwrap()
+    };
+    let zone =
+        serde_json::json!({"name": "drive", "polygon": [[0.1, 0.1], [0.9, 0.1], [0.5, 0.9]], "enter_after": "1s"});
+    let camera = serde_json::json!({"id": "gate", "url": "rtsp://h/1", "latency": "200ms", "zone": [zone]});
+    let command = |action: &str, camera: &Value| serde_json::json!({"action": action, "camera": camera});
+    assert!(schema("cmd-camera").is_valid(&command("add", &camera)));
+    assert!(schema("cmd-camera").is_valid(&command("remove", &serde_json::json!({"id": "gate"}))));
+    assert!(!schema("cmd-camera").is_valid(&command("paint", &camera)));
+    assert!(!schema("cmd-camera").is_valid(&command("add", &serde_json::json!({"id": "gate", "colour": 1}))));
+    assert!(!schema("cmd-camera").is_valid(&command("add", &serde_json::json!({"id": "gate", "latency": 200}))));
+    assert!(schema("cmd-reload").is_valid(&serde_json::json!({})));
+    assert!(!schema("cmd-reload").is_valid(&serde_json::json!({"force": true})));
+    assert!(!schema("cmd-snapshot").is_valid(&serde_json::json!({})));
 }

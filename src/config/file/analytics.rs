@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::config::{DeepstreamSchema, units};
@@ -57,8 +58,9 @@ impl Default for FileEvents {
 }
 
 /// `[camera.events]`: what is not given is that of `[events]`.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, expecting = "a table")]
+#[schemars(rename = "CameraEvents")]
 pub struct FileCameraEvents {
     pub enabled: Option<bool>,
     pub labels: Option<Vec<String>>,
@@ -116,8 +118,9 @@ impl Default for FileMotion {
 }
 
 /// `[camera.motion]`: what is not given is that of `[motion]`.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, expecting = "a table")]
+#[schemars(rename = "CameraMotion")]
 pub struct FileCameraMotion {
     pub enabled: Option<bool>,
     pub threshold: Option<i64>,

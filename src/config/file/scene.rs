@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::config::units;
@@ -20,8 +21,9 @@ pub struct FileSchedule {
 }
 
 /// Which part of a box decides whether it is in a zone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(rename = "Point")]
 pub enum FilePoint {
     Foot,
     Centre,
@@ -29,8 +31,9 @@ pub enum FilePoint {
 }
 
 /// `[[camera.zone]]`.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, expecting = "a table")]
+#[schemars(rename = "Zone")]
 pub struct FileZone {
     pub name: Option<String>,
     pub polygon: Option<FilePoints>,
@@ -39,8 +42,10 @@ pub struct FileZone {
     pub labels: Vec<String>,
     pub min_score: f64,
     #[serde(deserialize_with = "units::duration")]
+    #[schemars(with = "String")]
     pub enter_after: Duration,
     #[serde(deserialize_with = "units::duration")]
+    #[schemars(with = "String")]
     pub leave_after: Duration,
     pub schedule: String,
 }
@@ -65,8 +70,9 @@ impl Default for FileZone {
 pub const ALWAYS: &str = "always";
 
 /// `[[camera.line]]`.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, expecting = "a table")]
+#[schemars(rename = "Line")]
 pub struct FileLine {
     pub name: Option<String>,
     pub points: Option<FilePoints>,
@@ -92,8 +98,9 @@ impl Default for FileLine {
 }
 
 /// `[[camera.filter]]`.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, expecting = "a table")]
+#[schemars(rename = "Rule")]
 pub struct FileRule {
     pub labels: Vec<String>,
     pub min_score: f64,
@@ -121,8 +128,9 @@ impl Default for FileRule {
 }
 
 /// `[[camera.ignore]]`.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, expecting = "a table")]
+#[schemars(rename = "Ignored")]
 pub struct FileIgnored {
     pub polygon: Option<FilePoints>,
     pub point: Anchor,
