@@ -136,8 +136,9 @@ impl Graph {
     pub fn apply(&mut self, plan: &Plan, config: &Config, around: &Surroundings) {
         let goes = |id: &CameraId| plan.removed.contains(id) || plan.rebuilt.iter().any(|c| c.id == *id);
         let going: Vec<Camera> = self.cameras.extract_if(.., |id, _| goes(id)).map(|(_, camera)| camera).collect();
-        let switched_off: Vec<CameraId> =
-            going.iter().filter(|c| !c.control.is_enabled()).map(|c| c.id.clone()).collect();
+        let mut switched: BTreeMap<CameraId, bool> =
+            going.iter().map(|camera| (camera.id.clone(), camera.control.is_enabled())).collect();
+        switched.extend(plan.switched.iter().cloned());
         // All are told before the first is waited for.
         let threads: Vec<_> = going.into_iter().map(|camera| camera.thread).collect();
         for thread in threads {
@@ -159,11 +160,9 @@ impl Graph {
             around.metrics.forget(id);
         }
         for camera in plan.rebuilt.iter().chain(&plan.added) {
-            self.start_camera(config, camera, around);
             // What was switched by a command stays so.
-            if camera.enabled && switched_off.contains(&camera.id) {
-                self.set_enabled(&camera.id, false);
-            }
+            let enabled = switched.get(&camera.id).copied().unwrap_or(camera.enabled);
+            self.start_camera(config, &CameraConfig { enabled, ..camera.clone() }, around);
         }
         for (id, on) in &plan.switched {
             self.set_enabled(id, *on);

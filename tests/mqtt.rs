@@ -15,7 +15,7 @@ use watchpost::config::{MqttConfig, MqttProtocol, Secret};
 use watchpost::event::{Detections, NoticeKind};
 use watchpost::frame::CameraId;
 use watchpost::metrics::PublishMetrics;
-use watchpost::publish::{self, Command, Identity};
+use watchpost::publish::{self, Acknowledgement, Command, Identity};
 
 #[test]
 fn status_is_online_then_offline_by_will_and_by_good_bye() {
@@ -354,6 +354,30 @@ fn an_overflowing_spool_loses_exactly_what_it_counts() {
     assert_eq!(overflows, 1);
     assert!(seen.windows(2).all(|pair| pair[0].seq < pair[1].seq));
     assert!(seen.iter().any(|notice| notice.text == "n1999"));
+}
+
+#[test]
+fn what_came_of_a_command_is_told_by_both_protocols() {
+    for protocol in [MqttProtocol::V5, MqttProtocol::V4] {
+        let broker = Mosquitto::start(&[]);
+        let state = TempDir::new().unwrap();
+        let subscriber = Subscriber::start(broker.port(), "watchpost/#", None);
+        let tested = Box::start(&MqttConfig { protocol, ..config(broker.port()) }, state.path());
+        tested.wait_connected();
+        subscriber.next_of("watchpost/box/status");
+        subscriber.publish("watchpost/box/cmd/reload", "", false);
+        let asked = tested.commands.recv_timeout(PATIENCE).unwrap();
+        assert_eq!(asked.command, Command::Reload);
+        let done = Acknowledgement::done("reload", "nothing changes".to_owned());
+        tested.publisher.acknowledge(asked.reply.unwrap(), &done);
+        let told = subscriber.next_of("watchpost/box/cmd/reload/result");
+        assert_eq!((serde_json::from_slice(&told.body).ok(), told.retained), (Some(done), false));
+        subscriber.publish("watchpost/box/cmd/camera", "no JSON", false);
+        let told = subscriber.next_of("watchpost/box/cmd/camera/result");
+        let refused: Acknowledgement = serde_json::from_slice(&told.body).unwrap();
+        assert!(!refused.ok && refused.error.unwrap().contains("it is not JSON"));
+        tested.finish();
+    }
 }
 
 #[test]

@@ -18,7 +18,7 @@ pub struct Plan {
     pub added: Vec<CameraConfig>,
     /// Cameras that go on, and are looked at by other rules: as they are to be.
     pub rules: Vec<CameraConfig>,
-    /// Cameras that go on, and are switched on or off.
+    /// Cameras that go on or are rebuilt, and are switched on or off. The others stay as commands have switched them.
     pub switched: Vec<(CameraId, bool)>,
     /// How many cameras go on as if nothing had been.
     pub untouched: usize,
@@ -71,15 +71,15 @@ pub fn plan(old: &Config, new: &Config) -> Plan {
             continue;
         };
         let asked = asked(before, camera);
+        if asked.switch {
+            plan.switched.push((camera.id.clone(), camera.enabled));
+        }
         if asked.rebuild {
             plan.rebuilt.push(camera.clone());
             continue;
         }
         if asked.rules || other_tracking {
             plan.rules.push(camera.clone());
-        }
-        if asked.switch {
-            plan.switched.push((camera.id.clone(), camera.enabled));
         }
         plan.untouched += usize::from(asked == Asked::default() && !other_tracking);
     }

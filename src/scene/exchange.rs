@@ -37,8 +37,7 @@ impl Scene {
 
 impl Open {
     fn renumber(&mut self, zones: &[Option<usize>], lines: &[Option<usize>]) {
-        let among = |old: &[usize]| old.iter().filter_map(|zone| zones[*zone]).collect::<Vec<_>>();
-        self.entered = among(&self.entered);
+        self.entered = self.entered.iter().filter_map(|zone| zones[*zone]).collect();
         let counted = self.crossings[..self.counted].iter().filter(|(c, _)| lines[c.line].is_some()).count();
         let before = self.crossings.len();
         self.crossings.retain_mut(|(crossing, _)| match lines[crossing.line] {

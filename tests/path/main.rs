@@ -4,11 +4,13 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod commands;
 mod events;
 mod faults;
 mod files;
 mod load;
 mod pool;
+mod reload;
 mod repeat;
 mod rig;
 mod rtsp;

@@ -27,6 +27,8 @@ pub struct Daemon {
     broker: Mosquitto,
     watch: Subscriber,
     stopping: bool,
+    /// Its configuration without cameras.
+    head: String,
     /// What it has said.
     pub heard: Heard,
 }
@@ -88,6 +90,11 @@ impl Heard {
 
     fn take(&mut self, topic: &str, body: &[u8]) {
         schemas::check(topic, body);
+        if body.is_empty() {
+            // A retained topic is cleared.
+            self.texts.insert(topic.to_owned(), String::new());
+            return;
+        }
         let levels: Vec<&str> = topic.split('/').collect();
         match levels[..] {
             ["cam", camera, "detections"] => {
@@ -143,12 +150,43 @@ impl Daemon {
         let text = format!(
             "node = \"box\"\nstate_dir = \"state\"\nstop_deadline = \"10s\"\n\
              [engine]\n{engine}\n[mqtt]\nbroker = \"mqtt://127.0.0.1:{}\"\n\
-             [http]\nlisten = \"127.0.0.1:{http}\"\n{cameras}",
+             [http]\nlisten = \"127.0.0.1:{http}\"\n",
             broker.port(),
         );
-        fs::write(&config, text).unwrap();
+        fs::write(&config, format!("{text}{cameras}")).unwrap();
         let child = spawn(dir.path());
-        Self { child, dir, http, broker, watch, stopping: false, heard: Heard::default() }
+        Self { child, dir, http, broker, watch, stopping: false, head: text, heard: Heard::default() }
+    }
+
+    /// Writes other cameras, and what else stands behind them, into its configuration.
+    pub fn write(&self, cameras: &str) {
+        fs::write(self.dir.path().join("box.toml"), format!("{}{cameras}", self.head)).unwrap();
+    }
+
+    /// Lines of its configuration before the cameras.
+    pub fn head_lines(&self) -> usize {
+        self.head.lines().count()
+    }
+
+    /// Sends it a signal by name.
+    pub fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
+    }
+
+    /// Its broker's port.
+    pub fn port(&self) -> u16 {
+        self.broker.port()
+    }
+
+    /// Publishes a command that the broker is to keep.
+    pub fn publish_retained(&self, topic: &str, body: &str) {
+        self.watch.publish(&format!("watchpost/box/{topic}"), body, true);
+    }
+
+    /// Publishes a command of any bytes.
+    pub fn publish_bytes(&self, topic: &str, body: &[u8]) {
+        self.watch.publish_bytes(&format!("watchpost/box/{topic}"), body);
     }
 
     /// Ends it with SIGKILL, and starts it again as it was: same configuration, same state, same broker.
@@ -242,8 +280,7 @@ impl Daemon {
     pub fn stop(&mut self) -> (ExitStatus, Duration) {
         let begun = Instant::now();
         self.stopping = true;
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-s", "TERM", &pid]).status().unwrap().success());
+        self.signal("TERM");
         let status = loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 break status;

@@ -241,6 +241,11 @@ impl Subscriber {
         }
     }
 
+    /// Publishes any bytes at QoS 1.
+    pub fn publish_bytes(&self, topic: &str, body: &[u8]) {
+        self.client.publish(topic, QoS::AtLeastOnce, false, body).unwrap();
+    }
+
     /// Publishes something at QoS 1.
     pub fn publish(&self, topic: &str, body: &str, retain: bool) {
         self.client.publish(topic, QoS::AtLeastOnce, retain, body).unwrap();

@@ -9,7 +9,7 @@ use watchpost::config::{Broker, MqttConfig, MqttProtocol, TlsConfig};
 use watchpost::event::{Detections, LatMs, Model, Notice, NoticeKind, Ts};
 use watchpost::frame::{CameraId, ClockSource};
 use watchpost::metrics::PublishMetrics;
-use watchpost::publish::{self, Request, Identity, Publisher, Running};
+use watchpost::publish::{self, Identity, Publisher, Request, Running};
 
 use super::mosquitto::{PATIENCE, wait_until};
 

@@ -30,6 +30,7 @@ pub fn check(topic: &str, body: &[u8]) {
         ["cam", _, "detections"] => "detections",
         ["cam", _, "events"] => "events",
         ["cam", _, "state"] => "state",
+        ["cmd", _, "result"] => "ack",
         // Over MQTT 5 the envelope is outside of the body.
         ["cam", _, "cloudevents"] => {
             if has("specversion") {

@@ -1,0 +1,159 @@
+//! Commands by MQTT, from the broker to what comes of them, and their acknowledgements over MQTT 5 and 3.1.1.
+
+use std::process::Command;
+use std::time::Duration;
+
+use watchpost::event::{CameraStatus, NoticeKind};
+use watchpost::publish::Acknowledgement;
+
+use crate::support::daemon::{Daemon, camera, witness};
+
+const LIMIT: Duration = Duration::from_secs(60);
+const COMES: &str = "{\"id\":\"comes\",\"url\":\"test://?size=320x240&fps=5\"}";
+
+/// Asks over MQTT 5 with a response topic and correlation data; the answer, which has to carry the same.
+fn ask(daemon: &Daemon, topic: &str, body: &str) -> Acknowledgement {
+    let done = Command::new("mosquitto_rr")
+        .args(["-V", "5", "-h", "127.0.0.1", "-p", &daemon.port().to_string(), "-q", "1", "-W", "30"])
+        .args(["-t", &format!("watchpost/box/{topic}"), "-e", "answers/7", "-m", body])
+        .args(["-D", "publish", "correlation-data", "id-7", "-F", "%D %p"])
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&done.stdout).into_owned();
+    let body = text.strip_prefix("id-7 ").unwrap_or_else(|| panic!("{text:?} {done:?}"));
+    serde_json::from_str(body).unwrap()
+}
+
+/// Asks over MQTT 3.1.1; the answer on the command's result topic.
+fn tell(daemon: &mut Daemon, name: &str, body: &[u8]) -> Acknowledgement {
+    let topic = format!("cmd/{name}/result");
+    daemon.listen();
+    daemon.heard.texts.remove(&topic);
+    daemon.publish_bytes(&format!("cmd/{name}"), body);
+    daemon.until("the answer", LIMIT, |heard| heard.texts.contains_key(&topic));
+    serde_json::from_str(daemon.heard.text(&topic)).unwrap()
+}
+
+fn edit(action: &str, camera: &str) -> String {
+    format!("{{\"action\":\"{action}\",\"camera\":{camera}}}")
+}
+
+#[test]
+fn commands_are_carried_out_and_acknowledged_over_mqtt_5() {
+    let mut daemon = Daemon::start_tiny("", &witness());
+    daemon.until("frames", LIMIT, |heard| heard.count("witness") > 0);
+    let added = ask(&daemon, "cmd/camera", &edit("add", COMES));
+    let text = added.text.unwrap();
+    assert!(added.ok && text.contains("added: comes") && text.contains("until the next start or reload"), "{text}");
+    daemon.until("the new camera", LIMIT, |heard| {
+        heard.count("comes") > 0 && heard.is("comes", CameraStatus::Online)
+    });
+    let slower = "{\"id\":\"comes\",\"url\":\"test://?size=320x240&fps=5\",\"fps_max\":2}";
+    let changed = ask(&daemon, "cmd/camera", &edit("change", slower));
+    assert!(changed.ok && changed.text.unwrap().contains("built anew: comes"));
+    let wrong = ask(&daemon, "cmd/camera", &edit("add", "{\"id\":\"x\",\"url\":\"gopher://x\",\"fps_max\":-1}"));
+    let mut paths: Vec<&str> = wrong.problems.iter().map(|problem| problem.path.as_str()).collect();
+    assert!(!wrong.ok && wrong.error.is_some(), "{wrong:?}");
+    paths.sort_unstable();
+    assert_eq!(paths, ["camera[x].fps_max", "camera[x].url"]);
+    let picture = ask(&daemon, "cmd/snapshot", "{\"camera\":\"witness\"}");
+    assert_eq!((picture.ok, picture.error.as_deref()), (false, Some("snapshots are off")));
+    let off = ask(&daemon, "cam/comes/enabled/set", "OFF");
+    assert!(off.ok, "{off:?}");
+    daemon.until("the camera to be off", LIMIT, |heard| heard.is("comes", CameraStatus::Disabled));
+    let faster = "{\"id\":\"comes\",\"url\":\"test://?size=320x240&fps=5\",\"fps_max\":3}";
+    assert!(ask(&daemon, "cmd/camera", &edit("change", faster)).ok);
+    let count = daemon.heard.count("comes");
+    let before = daemon.heard.count("witness");
+    daemon.until("time", LIMIT, |heard| heard.count("witness") > before + 8);
+    assert_eq!(daemon.heard.count("comes"), count, "built anew it is still off");
+    // The file knows nothing of the camera that was added.
+    let reloaded = ask(&daemon, "cmd/reload", "");
+    assert!(reloaded.ok && reloaded.text.unwrap().contains("removed: comes"));
+    daemon.until("its topics to be cleared", LIMIT, |heard| {
+        heard.text("cam/comes/state").is_empty() && heard.text("cam/comes/status").is_empty()
+    });
+    daemon.write(&(witness() + &camera("bad", "gopher://x", "")));
+    let refused = ask(&daemon, "cmd/reload", "{}");
+    assert!(!refused.ok && refused.problems[0].line.is_some(), "{refused:?}");
+    let frames: Vec<u64> = daemon.heard.of("witness").iter().map(|(_, message)| message.frame).collect();
+    assert!(frames.windows(2).all(|pair| pair[1] == pair[0] + 1), "{frames:?}");
+    assert!(daemon.stop().0.success());
+}
+
+#[test]
+fn without_a_response_topic_the_result_topic_has_the_answer() {
+    let mut daemon = Daemon::start_tiny("", &witness());
+    daemon.until("frames", LIMIT, |heard| heard.count("witness") > 0);
+    let added = tell(&mut daemon, "camera", edit("add", COMES).as_bytes());
+    assert!(added.ok && added.command == "camera", "{added:?}");
+    daemon.until("the new camera", LIMIT, |heard| heard.count("comes") > 0);
+    let removed = tell(&mut daemon, "camera", edit("remove", "{\"id\":\"comes\"}").as_bytes());
+    assert!(removed.ok && removed.text.unwrap().contains("removed: comes"));
+    // The same name again, at once: its numbers go on, and its topics are there.
+    assert!(tell(&mut daemon, "camera", edit("add", COMES).as_bytes()).ok);
+    let before = daemon.heard.count("comes");
+    daemon.until("its frames", LIMIT, |heard| heard.count("comes") > before + 2);
+    daemon.until("its state", LIMIT, |heard| heard.text("cam/comes/status") == "online");
+    let seqs: Vec<u64> = daemon.heard.of("comes").iter().map(|(_, message)| message.seq).collect();
+    assert!(seqs.windows(2).all(|pair| pair[0] < pair[1]), "{seqs:?}");
+    assert!(!tell(&mut daemon, "camera", edit("remove", "{\"id\":\"nobody\"}").as_bytes()).ok);
+    assert!(tell(&mut daemon, "reload", b"").ok);
+    assert!(daemon.stop().0.success());
+}
+
+#[test]
+fn hostile_and_retained_commands_change_nothing_and_are_told() {
+    let mut daemon = Daemon::start_tiny("", &witness());
+    daemon.until("frames", LIMIT, |heard| heard.count("witness") > 0 && heard.texts.contains_key("info"));
+    let before = daemon.heard.text("info").to_owned();
+    let mut hostile: Vec<(&str, Vec<u8>)> = vec![
+        ("camera", b"{".to_vec()),
+        ("camera", vec![b'['; 60_000]),
+        ("camera", edit("add", "\"rtsp://u:planted@h/\"").into_bytes()),
+        ("camera", edit("add", "{\"id\":\"a/b\",\"url\":\"test://\"}").into_bytes()),
+        ("camera", edit("add", "{\"id\":\"witness\",\"url\":\"test://\"}").into_bytes()),
+        ("camera", edit("remove", "{\"id\":\"witness\"}").into_bytes()),
+        ("snapshot", b"witness".to_vec()),
+        ("snapshot", b"{\"camera\":\"nobody\"}".to_vec()),
+        ("reboot", Vec::from(*b"now")),
+        ("reload", b"{\"force\":true}".to_vec()),
+    ];
+    hostile.push(("camera", vec![b' '; 70_000]));
+    hostile.push(("camera", (0..=255).cycle().take(50_000).collect()));
+    let refusals = |daemon: &Daemon| daemon.heard.notices_of(NoticeKind::CommandRefused, None).len();
+    for (name, body) in hostile {
+        let told = refusals(&daemon);
+        let answer = tell(&mut daemon, name, &body);
+        assert!(!answer.ok && answer.error.is_some(), "{answer:?}");
+        daemon.until("a notice", LIMIT, |heard| heard.notices_of(NoticeKind::CommandRefused, None).len() > told);
+    }
+    // To a daemon that was there already 3.1.1 could not tell it from another; MQTT 5 can.
+    daemon.publish_retained("cmd/camera", &edit("add", COMES));
+    assert!(tell(&mut daemon, "reload", b"").ok, "and it goes on");
+    let log = daemon.log();
+    assert!(log.contains("cmd/camera: a retained command is ignored") && !log.contains("planted"), "{log}");
+    assert_eq!(daemon.heard.text("info"), before);
+    assert!(!daemon.heard.states.contains_key("comes"));
+    daemon.finish();
+}
+
+/// Where the sender wants the answer is checked before anything is done.
+#[test]
+fn answers_do_not_go_where_the_box_says_other_things() {
+    let mut daemon = Daemon::start_tiny("", &witness());
+    daemon.until("frames", LIMIT, |heard| heard.count("witness") > 0);
+    let result = "cmd/camera/result";
+    daemon.heard.texts.remove(result);
+    let done = Command::new("mosquitto_pub")
+        .args(["-V", "5", "-h", "127.0.0.1", "-p", &daemon.port().to_string(), "-q", "1"])
+        .args(["-t", "watchpost/box/cmd/camera", "-m", &edit("add", COMES)])
+        .args(["-D", "publish", "response-topic", "watchpost/box/status"])
+        .status()
+        .unwrap();
+    assert!(done.success());
+    daemon.until("the refusal", LIMIT, |heard| heard.text(result).contains("one of this box's own"));
+    assert_eq!(daemon.heard.text("status"), "online");
+    assert!(!daemon.heard.states.contains_key("comes"));
+    daemon.finish();
+}
