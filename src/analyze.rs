@@ -10,7 +10,7 @@ use crossbeam::channel::{Receiver, Sender};
 use crate::backend::{Batch, Lane};
 use crate::config::DetectionsMode;
 use crate::event::{Counter, DETECTIONS_SCHEMA, Detections, EndReason, Event, LatMs, Model, Object, Ts, rfc3339};
-use crate::frame::{CameraId, ClockSource, FrameInfo};
+use crate::frame::{CameraId, FrameInfo};
 use crate::metrics::{CameraMetrics, Metrics};
 use crate::rate::RateLimit;
 use crate::scene::{Outcome, Rules, Scene, Sight, Speaker};
@@ -206,7 +206,7 @@ impl Analysis {
         let memory = memory(&mut self.cameras, &self.setup, &self.metrics, &lane.frame);
         memory.arrived = lane.frame.arrived;
         if let Some(scene) = &mut memory.scene {
-            let sight = Sight { at: time_of(&lane.frame, self.epoch), frame: &lane.frame, model, now: wall };
+            let sight = Sight { at: lane.frame.time(self.epoch), frame: &lane.frame, model, now: wall };
             scene.sift(lane.frame.size, &mut self.found);
             scene.frame(&sight, &self.found, &mut self.outcome);
         }
@@ -293,15 +293,6 @@ fn memory<'a>(
     cameras.get_mut(camera).unwrap_or_else(|| unreachable!("inserted above"))
 }
 
-/// What tracks live by: the time of arrival, which no camera's clock moves; of a file its own time, since it may be read
-/// faster.
-fn time_of(frame: &FrameInfo, epoch: Instant) -> Duration {
-    match frame.captured.clock {
-        ClockSource::File => frame.captured.wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default(),
-        ClockSource::RtcpSr | ClockSource::HostArrival => frame.arrived.saturating_duration_since(epoch),
-    }
-}
-
 /// The camera's mode and its most messages a second.
 fn worth_a_message(policy: Option<&Policy>, memory: &mut Memory, found: &[Detection], now: Instant) -> bool {
     let Some(policy) = policy else { return true };
@@ -369,7 +360,7 @@ mod tests {
         let rect = |x: f32| [x, 140.0, x + 64.0, 320.0];
         let boxes = boxes.iter().map(|(x, score)| Candidate { rect: rect(*x), score: *score, class: 0 }).collect();
         let candidates = Candidates { boxes, final_boxes: false, dropped: 0 };
-        Lane { frame, letterbox: Letterbox::new(size, (640, 640), Fit::Centre), candidates }
+        Lane { frame, letterbox: Letterbox::new(size, (640, 640), Fit::Centre), candidates, thumbnail: None }
     }
 
     #[test]

@@ -269,7 +269,7 @@ impl Seat {
                 Some(lane) => (lane.frame, lane.letterbox) = (frame.info, *letterbox),
                 None => {
                     let candidates = Candidates::default();
-                    out.lanes.push(Lane { frame: frame.info, letterbox: *letterbox, candidates });
+                    out.lanes.push(Lane { frame: frame.info, letterbox: *letterbox, candidates, thumbnail: None });
                 }
             }
         }
