@@ -12,7 +12,7 @@
 //! 7. [`analyze`] makes [`event`]s of what is left,
 //! 8. [`publish`] spools and sends them.
 //!
-//! Beside it, a [`thumbnail`] of a frame goes with its detections; of a track's best one a snapshot makes a picture.
+//! Beside it, a [`thumbnail`] of a frame goes with its detections; of a track's best one [`snapshot`] makes a picture.
 //!
 //! Around it: [`config`] says what is true, [`daemon`] wires, [`metrics`], [`health`] and [`http`] tell, [`worker`], [`rate`],
 //! [`signal`], [`systemd`], [`process`] and [`logging`] hold the process, [`cli`] and [`cmd`] are the commands.
@@ -30,6 +30,7 @@ pub mod letterbox;
 pub mod mask;
 pub mod publish;
 pub mod slot;
+pub mod snapshot;
 pub mod thumbnail;
 pub mod track;
 pub mod yolo;
