@@ -31,6 +31,8 @@ pub enum Output<'a> {
     Event(Box<Event>),
     /// A count that changed.
     Count(Counter, u64),
+    /// All of a batch is said, its last camera's frame too.
+    BatchEnd,
 }
 
 /// A camera gives no frames from now on: its tracks end.
@@ -73,7 +75,7 @@ pub struct Setup {
 struct Memory {
     counters: CameraMetrics,
     seq: u64,
-    /// Objects by class in the frame published last.
+    /// Objects by class in the frame published last, where a change is what is published.
     counts: BTreeMap<u32, usize>,
     /// Holds messages to the camera's most a second.
     rate: RateLimit,
@@ -83,11 +85,26 @@ struct Memory {
     arrived: Instant,
 }
 
+/// What messages name, shared by all of them.
+struct Names {
+    node: Arc<str>,
+    boot: Arc<str>,
+    labels: Vec<Arc<str>>,
+}
+
+impl Names {
+    fn of(setup: &Setup) -> Self {
+        let labels = setup.labels.iter().map(|label| label.as_str().into()).collect();
+        Self { node: setup.node.as_str().into(), boot: setup.boot.as_str().into(), labels }
+    }
+}
+
 /// The loop and what it remembers.
 pub struct Analysis {
     setup: Setup,
     metrics: Arc<Metrics>,
     cameras: HashMap<CameraId, Memory>,
+    names: Names,
     found: Vec<Detection>,
     outcome: Outcome,
     epoch: Instant,
@@ -96,8 +113,8 @@ pub struct Analysis {
 impl Analysis {
     /// For one engine's batches.
     pub fn new(setup: Setup, metrics: Arc<Metrics>) -> Self {
-        let (found, outcome) = (Vec::new(), Outcome::default());
-        Self { setup, metrics, cameras: HashMap::new(), found, outcome, epoch: Instant::now() }
+        let (names, found, outcome) = (Names::of(&setup), Vec::new(), Outcome::default());
+        Self { setup, metrics, cameras: HashMap::new(), names, found, outcome, epoch: Instant::now() }
     }
 
     /// Runs until inference has ended; then every track ends, too. Hands what is to be said to `publish`, and each batch
@@ -150,6 +167,9 @@ impl Analysis {
             }
             let age = lane.frame.arrived.elapsed();
             self.account(lane, times, age);
+        }
+        if let Some(last) = batch.lanes.last() {
+            publish(&last.frame.camera, Output::BatchEnd);
         }
         // Nobody waiting for it means that inference has ended.
         let _ = free.try_send(batch);
@@ -234,17 +254,17 @@ impl Analysis {
         let scene = memory.scene.as_ref();
         let tracks = self.outcome.tracks.iter().copied().map(Some).chain(std::iter::repeat(None));
         let seen = self.found.iter().zip(tracks);
-        let objects = seen.map(|(d, track)| object(d, &self.setup.labels, scene.zip(track.flatten()))).collect();
+        let objects = seen.map(|(d, track)| object(d, &self.names.labels, scene.zip(track.flatten()))).collect();
         Some(Detections {
-            schema: DETECTIONS_SCHEMA.to_owned(),
-            node: self.setup.node.clone(),
-            camera: frame.camera.as_str().to_owned(),
-            boot: self.setup.boot.clone(),
+            schema: DETECTIONS_SCHEMA.into(),
+            node: Arc::clone(&self.names.node),
+            camera: frame.camera.clone(),
+            boot: Arc::clone(&self.names.boot),
             seq,
             frame: frame.seq,
             ts,
             size: [frame.size.0, frame.size.1],
-            model: (**model).clone(),
+            model: Arc::clone(model),
             lat_ms,
             objects,
         })
@@ -297,8 +317,10 @@ fn memory<'a>(
 fn worth_a_message(policy: Option<&Policy>, memory: &mut Memory, found: &[Detection], now: Instant) -> bool {
     let Some(policy) = policy else { return true };
     let mut counts = BTreeMap::new();
-    for detection in found {
-        *counts.entry(detection.class).or_insert(0) += 1;
+    if policy.mode == DetectionsMode::Change {
+        for detection in found {
+            *counts.entry(detection.class).or_insert(0) += 1;
+        }
     }
     let wanted = match policy.mode {
         DetectionsMode::All => true,
@@ -313,11 +335,11 @@ fn worth_a_message(policy: Option<&Policy>, memory: &mut Memory, found: &[Detect
     passes
 }
 
-fn object(detection: &Detection, labels: &[String], track: Option<(&Scene, u64)>) -> Object {
+fn object(detection: &Detection, labels: &[Arc<str>], track: Option<(&Scene, u64)>) -> Object {
     let label = labels.get(detection.class as usize).cloned();
     Object {
         track: track.map(|(scene, track)| scene.id(track)),
-        label: label.unwrap_or_else(|| format!("class{}", detection.class)),
+        label: label.unwrap_or_else(|| format!("class{}", detection.class).into()),
         class: detection.class,
         score: round4(detection.score),
         rect: detection.rect.map(round4),

@@ -9,8 +9,8 @@ use crate::slot::SlotView;
 pub enum Decision {
     /// Nothing is ready: wait for a frame.
     Idle,
-    /// Something is ready, but its batch may still fill until then.
-    WaitUntil(Instant),
+    /// Something is ready, but its batch may still fill until then; before so many more frames it will not.
+    WaitUntil(Instant, usize),
     /// Take one frame from each of these slots; a lossless slot may be named more than once.
     Go(Vec<usize>),
 }
@@ -35,10 +35,11 @@ impl Fairness {
             return Decision::Idle;
         };
         let ready: usize = slots.iter().map(|s| s.ready).sum();
-        let missing = slots.iter().any(|s| s.live && s.ready < s.depth);
+        let expected: usize = slots.iter().filter(|s| s.live).map(|s| s.depth.saturating_sub(s.ready)).sum();
+        let missing = expected.min(lanes.saturating_sub(ready));
         let due = oldest + deadline;
-        if ready < lanes && missing && now < due {
-            return Decision::WaitUntil(due);
+        if missing > 0 && now < due {
+            return Decision::WaitUntil(due, missing);
         }
         Decision::Go(self.choose(slots, lanes))
     }
@@ -90,7 +91,7 @@ mod tests {
         let t = Instant::now();
         let mut fairness = Fairness::default();
         let slots = [view(1, true, 5, t), view(0, true, 5, t), view(0, true, 5, t)];
-        assert_eq!(fairness.decide(t, &slots, 2, DEADLINE), Decision::WaitUntil(t + DEADLINE));
+        assert_eq!(fairness.decide(t, &slots, 2, DEADLINE), Decision::WaitUntil(t + DEADLINE, 1));
         assert_eq!(fairness.decide(t + DEADLINE, &slots, 2, DEADLINE), Decision::Go(vec![0]));
         let slots = [view(1, true, 5, t), view(1, true, 5, t), view(0, true, 5, t)];
         assert!(matches!(fairness.decide(t, &slots, 2, DEADLINE), Decision::Go(chosen) if chosen.len() == 2));
@@ -115,7 +116,7 @@ mod tests {
         let t = Instant::now();
         let file = |ready: usize, live: bool| SlotView { depth: 4, ..view(ready, live, 5, t) };
         let slots = [file(2, true), view(1, true, 5, t)];
-        assert_eq!(Fairness::default().decide(t, &slots, 4, DEADLINE), Decision::WaitUntil(t + DEADLINE));
+        assert_eq!(Fairness::default().decide(t, &slots, 4, DEADLINE), Decision::WaitUntil(t + DEADLINE, 1));
         let at_its_end = [file(2, false), view(1, true, 5, t)];
         assert!(matches!(Fairness::default().decide(t, &at_its_end, 4, DEADLINE), Decision::Go(c) if c.len() == 3));
         let slots = [file(4, true), view(1, true, 5, t)];

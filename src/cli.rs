@@ -101,7 +101,13 @@ pub struct DetectArgs {
     /// Write COCO results here; the image id is the number in the file name.
     #[arg(long, value_name = "FILE")]
     pub coco: Option<PathBuf>,
-    /// Least score [default: 0.01 with --coco, else the manifest's].
+    /// Follow objects through videos, with the default settings of [tracking]: a line of JSON a frame and a track.
+    #[arg(long, conflicts_with = "coco")]
+    pub track: bool,
+    /// With --track, most frames a second of video time.
+    #[arg(long, value_name = "N", requires = "track")]
+    pub fps_max: Option<f32>,
+    /// Least score [default: 0.01 with --coco, 0.1 with --track, else the manifest's].
     #[arg(long)]
     pub confidence: Option<f32>,
     /// Overlap limit of NMS [default: 0.65 with --coco, else the manifest's].

@@ -19,7 +19,7 @@ use crate::health::Board;
 use crate::infer::{Inference, News};
 use crate::metrics::Metrics;
 use crate::scene::{EventRules, Rules};
-use crate::slot;
+use crate::slot::{self, Arrivals, Waker};
 use crate::track::tracker::TrackerSettings;
 use crate::worker::{self, Heartbeat};
 
@@ -69,7 +69,7 @@ impl Graph {
         around: &Surroundings,
         sink: Sink,
     ) -> Self {
-        let wake = bounded(1);
+        let (wake, frames) = (bounded(1), Arc::new(Arrivals::default()));
         let (roster, arrivals) = bounded(ROSTER);
         let (finished, batches) = bounded(BATCHES);
         let (returned, free) = bounded(BATCHES);
@@ -89,6 +89,7 @@ impl Graph {
             swaps,
             roster: arrivals,
             wake: wake.clone(),
+            arrivals: Arc::clone(&frames),
             out: finished,
             free,
             deadline: config.engine.batch_deadline,
@@ -105,8 +106,8 @@ impl Graph {
         for camera in &config.cameras {
             let depth = if is_lossless(camera) { config.engine.batch.div_ceil(lossless).max(2) } else { 1 };
             let counters = around.metrics.camera(&camera.id);
-            let (writer, reader) =
-                slot::slot(camera.id.clone(), counters.clone(), depth, camera.priority, wake.0.clone());
+            let waker = Waker::new(wake.0.clone(), Arc::clone(&frames));
+            let (writer, reader) = slot::slot(camera.id.clone(), counters.clone(), depth, camera.priority, waker);
             // Inference that has ended already says so when it is joined.
             let _ = roster.send(reader);
             let running = camera::start(camera.clone(), writer, counters, around.board.clone());

@@ -2,14 +2,16 @@
 //!
 //! Times are RFC 3339 in UTC with milliseconds. Boxes are x1, y1, x2, y2, 0..1 of the **source** frame.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::frame::ClockSource;
+use crate::frame::{CameraId, ClockSource};
 pub use crate::track::line::Direction;
 
 /// Version of the `detections` message.
@@ -34,13 +36,14 @@ pub fn rfc3339(time: SystemTime) -> String {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Detections {
     /// [`DETECTIONS_SCHEMA`].
-    pub schema: String,
+    pub schema: Cow<'static, str>,
     /// Name of the box.
-    pub node: String,
+    pub node: Arc<str>,
     /// Name of the camera.
-    pub camera: String,
+    #[schemars(with = "String")]
+    pub camera: CameraId,
     /// This start of the daemon: 6 hex digits.
-    pub boot: String,
+    pub boot: Arc<str>,
     /// Number of the message on this topic in this boot, from 0.
     pub seq: u64,
     /// Number of the decoded frame in this boot, from 0.
@@ -50,7 +53,7 @@ pub struct Detections {
     /// Width and height of the source in pixels.
     pub size: [u32; 2],
     /// The model.
-    pub model: Model,
+    pub model: Arc<Model>,
     /// Where the time went.
     pub lat_ms: LatMs,
     /// What was seen, the best score first.
@@ -104,7 +107,7 @@ pub struct Object {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub track: Option<String>,
     /// Class name.
-    pub label: String,
+    pub label: Arc<str>,
     /// Class number.
     pub class: u32,
     /// Score, 0..1.
@@ -246,10 +249,14 @@ impl fmt::Display for Counter {
     }
 }
 
-/// A class name as one level of a topic: lower case, anything but letters, digits, `-` and `_` becomes `_`.
+/// A class name as a topic level: lower case, blanks as underscores, nothing that MQTT forbids in a level. `_` where
+/// nothing is left.
 pub fn label_level(label: &str) -> String {
-    let safe = |c: char| if c.is_alphanumeric() || c == '-' { c } else { '_' };
-    label.to_lowercase().chars().map(safe).collect()
+    let kept =
+        label.trim().chars().filter(|c| !matches!(c, '+' | '#' | '/') && (c.is_whitespace() || !c.is_control()));
+    let level: String =
+        kept.flat_map(|c| if c.is_whitespace() { '_' } else { c }.to_lowercase().collect::<Vec<_>>()).collect();
+    if level.is_empty() { "_".to_owned() } else { level }
 }
 
 /// `{base}/{node}/notice`: something a person or program should know. Spooled; never lost while the spool has room.

@@ -11,13 +11,11 @@ use crate::batch::{Decision, Fairness};
 use crate::event::Model;
 use crate::frame::CameraId;
 use crate::metrics::{CameraMetrics, Metrics};
-use crate::slot::{SlotReader, SlotView};
+use crate::slot::{Arrivals, SlotReader, SlotView};
 use crate::worker::Heartbeat;
 
 /// Longest wait without a look at the heartbeat.
 const TICK: Duration = Duration::from_millis(500);
-/// Rest while a batch fills: 200 cameras of 25 frames a second would wake the loop every 200 µs for a frame each.
-const GATHER: Duration = Duration::from_micros(500);
 /// Wait before a failed backend is opened anew.
 const REOPEN_AFTER: Duration = Duration::from_secs(1);
 /// A second failure within this time is fatal: the process starts again instead.
@@ -40,6 +38,8 @@ pub struct Inference {
     pub roster: Receiver<SlotReader>,
     /// Woken by slots and by the backend.
     pub wake: (Sender<()>, Receiver<()>),
+    /// When frames wake.
+    pub arrivals: Arc<Arrivals>,
     /// Finished batches.
     pub out: Sender<Batch>,
     /// Batches to be used again.
@@ -174,14 +174,18 @@ impl Slots {
                 }
             }
         }
-        for index in (0..self.readers.len()).rev() {
-            if self.readers[index].ended() {
-                self.readers.remove(index);
-                self.fairness.remove(index);
+        self.views.clear();
+        let mut ended = Vec::new();
+        for (index, reader) in self.readers.iter().enumerate() {
+            match reader.view() {
+                Some(view) => self.views.push(view),
+                None => ended.push(index),
             }
         }
-        self.views.clear();
-        self.views.extend(self.readers.iter().map(SlotReader::view));
+        for index in ended.into_iter().rev() {
+            self.readers.remove(index);
+            self.fairness.remove(index);
+        }
     }
 
     fn add(&mut self, reader: SlotReader) {
@@ -223,12 +227,14 @@ impl<'a> Run<'a> {
             if !self.collect(slots)? {
                 return Ok(End::Finished);
             }
+            let came = self.inference.arrivals.count();
             slots.update();
             swap |= self.inference.swaps.try_recv().is_ok();
             if swap && self.in_flight.is_empty() {
                 return Ok(End::Swap);
             }
-            let mut wait = TICK;
+            // While no batch can be submitted no frame need wake.
+            let (mut wait, mut wanted) = (TICK, None);
             if !swap && self.in_flight.len() < self.backend.spec().in_flight {
                 let (lanes, deadline) = (self.backend.spec().lanes, self.inference.deadline);
                 match slots.fairness.decide(Instant::now(), &slots.views, lanes, deadline) {
@@ -236,20 +242,23 @@ impl<'a> Run<'a> {
                         self.submit(slots, &chosen)?;
                         continue;
                     }
-                    Decision::WaitUntil(due) => {
-                        let left = due.saturating_duration_since(Instant::now());
-                        std::thread::sleep(GATHER.min(left));
-                        wait = left.saturating_sub(GATHER);
+                    Decision::WaitUntil(due, missing) => {
+                        wait = due.saturating_duration_since(Instant::now());
+                        wanted = Some(came + missing as u64);
                     }
                     Decision::Idle if slots.ended() && self.in_flight.is_empty() => return Ok(End::Finished),
-                    Decision::Idle => {}
+                    Decision::Idle => wanted = Some(came + 1),
                 }
+            }
+            if self.inference.arrivals.want(wanted) {
+                continue;
             }
             crossbeam::select! {
                 recv(self.inference.wake.1) -> _ => {}
                 recv(slots.roster) -> reader => if let Ok(reader) = reader { slots.add(reader) },
                 default(wait) => {}
             }
+            self.inference.arrivals.want(None);
         }
     }
 
@@ -348,7 +357,7 @@ mod tests {
     use crate::backend::Lane;
     use crate::frame::Frame;
     use crate::letterbox::{Fit, Letterbox};
-    use crate::slot::{SlotWriter, slot};
+    use crate::slot::{SlotWriter, Waker, slot};
     use crate::worker;
     use crossbeam::channel::bounded;
 
@@ -404,7 +413,9 @@ mod tests {
         free.0.send(Batch::new(Instant::now())).expect("room");
         let script = Arc::new(std::sync::Mutex::new(VecDeque::from(script)));
         let counters = CameraMetrics::default();
-        let (writer, reader) = slot(CameraId::new("gate"), counters.clone(), 4, 5, wake.0.clone());
+        let arrivals = Arc::new(Arrivals::default());
+        let waker = Waker::new(wake.0.clone(), Arc::clone(&arrivals));
+        let (writer, reader) = slot(CameraId::new("gate"), counters.clone(), 4, 5, waker);
         roster.0.send(reader).expect("room");
         let open: Open = Box::new(move |wake| {
             let (name, digest, runtime) = ("scripted".to_owned(), String::new(), String::new());
@@ -416,6 +427,7 @@ mod tests {
             swaps: swaps.1,
             roster: roster.1,
             wake,
+            arrivals,
             out: out.0,
             free: free.1,
             deadline: Duration::from_millis(5),

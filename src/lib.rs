@@ -10,7 +10,8 @@
 //! 5. [`yolo`] reads the head and suppresses duplicates,
 //! 6. [`track`] knows what is where: zones, lines, what is filtered out, and at which hours,
 //! 7. [`analyze`] makes [`event`]s of what is left,
-//! 8. [`publish`] spools and sends them.
+//! 8. [`formats`] puts them into the forms in which others read them,
+//! 9. [`publish`] spools and sends them.
 //!
 //! Beside it, a [`thumbnail`] of a frame goes with its detections; of a track's best one [`snapshot`] makes a picture.
 //!
@@ -23,6 +24,7 @@ pub mod batch;
 pub mod camera;
 pub mod engine;
 pub mod event;
+pub mod formats;
 pub mod frame;
 pub mod gpu;
 pub mod infer;

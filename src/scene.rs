@@ -4,6 +4,8 @@
 //! track is confirmed: one `new`, `update`s where something changed, exactly one `end`.
 
 mod counts;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -4,7 +4,7 @@
 //! possible holds one batch and makes its feeder wait instead, so that no frame is lost.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -12,6 +12,68 @@ use crossbeam::channel::Sender;
 
 use crate::frame::{CameraId, Frame};
 use crate::metrics::CameraMetrics;
+
+/// Frames that have come into all slots together, and at how many inference wants to be woken: 128 cameras of 25 frames
+/// a second would wake it 3,200 times a second, for a batch every 10 ms.
+#[derive(Debug, Default)]
+pub struct Arrivals {
+    count: AtomicU64,
+    wanted: AtomicU64,
+}
+
+impl Arrivals {
+    /// How many have come. To be read before the slots are looked at.
+    pub fn count(&self) -> u64 {
+        self.count.load(Ordering::SeqCst)
+    }
+
+    /// Lets frames wake from the one on that makes `count` of them; `None`: no frame wakes. `true`: they have come
+    /// already, and nobody may say so.
+    pub fn want(&self, count: Option<u64>) -> bool {
+        let count = count.unwrap_or(u64::MAX);
+        self.wanted.store(count, Ordering::SeqCst);
+        // One total order: either this sees the frame counted, or `came` sees what is wanted.
+        self.count() >= count
+    }
+
+    /// Counts a frame that did not displace another; whether it is to wake.
+    fn came(&self, is_more: bool) -> bool {
+        let count = self.count.fetch_add(is_more.into(), Ordering::SeqCst) + u64::from(is_more);
+        count >= self.wanted.load(Ordering::SeqCst)
+    }
+}
+
+/// How a slot's writer wakes its reader.
+#[derive(Clone, Debug)]
+pub struct Waker {
+    sender: Sender<()>,
+    arrivals: Arc<Arrivals>,
+}
+
+impl Waker {
+    /// Wakes by `sender`, frames as `arrivals` says.
+    pub fn new(sender: Sender<()>, arrivals: Arc<Arrivals>) -> Self {
+        Self { sender, arrivals }
+    }
+
+    fn frame(&self, is_more: bool) {
+        if self.arrivals.came(is_more) {
+            self.wake();
+        }
+    }
+
+    fn wake(&self) {
+        // Full means awake already; disconnected means that inference has ended.
+        let _ = self.sender.try_send(());
+    }
+}
+
+impl From<Sender<()>> for Waker {
+    /// Wakes with every frame.
+    fn from(sender: Sender<()>) -> Self {
+        Self::new(sender, Arc::default())
+    }
+}
 
 struct State {
     frames: VecDeque<Frame>,
@@ -50,7 +112,7 @@ impl Drop for Shared {
 /// The camera's end. Closing is dropping.
 pub struct SlotWriter {
     shared: Arc<Shared>,
-    wake: Sender<()>,
+    waker: Waker,
 }
 
 /// The inference thread's end.
@@ -58,13 +120,13 @@ pub struct SlotReader {
     shared: Arc<Shared>,
 }
 
-/// Makes a slot of `depth` frames (1 for a live camera). `wake` is told of every frame and of the end.
+/// Makes a slot of `depth` frames (1 for a live camera). `waker` is told of every frame and of the end.
 pub fn slot(
     camera: CameraId,
     metrics: CameraMetrics,
     depth: usize,
     weight: u8,
-    wake: Sender<()>,
+    waker: impl Into<Waker>,
 ) -> (SlotWriter, SlotReader) {
     assert!(depth > 0 && weight > 0, "a slot holds at least one frame and has a share");
     let state = State { frames: VecDeque::with_capacity(depth), closed: false, interrupted: false };
@@ -77,7 +139,7 @@ pub fn slot(
         state: Mutex::new(state),
         taken: Condvar::new(),
     });
-    (SlotWriter { shared: Arc::clone(&shared), wake }, SlotReader { shared })
+    (SlotWriter { shared: Arc::clone(&shared), waker: waker.into() }, SlotReader { shared })
 }
 
 impl SlotWriter {
@@ -87,7 +149,7 @@ impl SlotWriter {
         let old = if state.frames.len() == self.shared.depth { state.frames.pop_front() } else { None };
         state.frames.push_back(frame);
         drop(state);
-        self.wake();
+        self.waker.frame(old.is_none());
         if old.is_some() {
             self.shared.metrics.overwritten.inc();
         }
@@ -108,7 +170,7 @@ impl SlotWriter {
         }
         state.frames.push_back(frame);
         drop(state);
-        self.wake();
+        self.waker.frame(true);
         true
     }
 
@@ -126,19 +188,14 @@ impl SlotWriter {
     /// Whether the camera delivers frames: batches wait for live cameras only.
     pub fn set_live(&self, live: bool) {
         self.shared.live.store(live, Ordering::Relaxed);
-        self.wake();
-    }
-
-    fn wake(&self) {
-        // Full means awake already; disconnected means that inference has ended.
-        let _ = self.wake.try_send(());
+        self.waker.wake();
     }
 }
 
 impl Drop for SlotWriter {
     fn drop(&mut self) {
         self.shared.lock().closed = true;
-        self.wake();
+        self.waker.wake();
     }
 }
 
@@ -168,16 +225,16 @@ impl SlotReader {
         &self.shared.metrics
     }
 
-    /// What the batch decision needs.
-    pub fn view(&self) -> SlotView {
+    /// What the batch decision needs; `None`: the writer is gone and nothing is left.
+    pub fn view(&self) -> Option<SlotView> {
         let state = self.shared.lock();
-        SlotView {
+        (!state.closed || !state.frames.is_empty()).then(|| SlotView {
             ready: state.frames.len(),
             depth: self.shared.depth,
             since: state.frames.front().map(|f| f.info.decoded),
             live: self.shared.live.load(Ordering::Relaxed),
             weight: self.shared.weight,
-        }
+        })
     }
 
     /// Takes the oldest frame, if there is one.
@@ -221,6 +278,29 @@ mod tests {
         assert!(!reader.ended());
         drop(writer);
         assert!(reader.ended());
+    }
+
+    #[test]
+    fn frames_wake_from_the_one_on_that_is_wanted() {
+        let (wake, woken) = bounded(1);
+        let arrivals = Arc::new(Arrivals::default());
+        let waker = || Waker::new(wake.clone(), Arc::clone(&arrivals));
+        let slots: Vec<_> =
+            (0..3).map(|_| slot(CameraId::new("gate"), CameraMetrics::default(), 1, 5, waker())).collect();
+        let come = |slot: usize| {
+            slots[slot].0.put(frame(0));
+            woken.try_recv().is_ok()
+        };
+        assert!(!arrivals.want(Some(2)));
+        assert!(!come(0));
+        assert!(!come(0), "it displaced the first: there is no more to take");
+        assert!(come(1));
+        assert!(arrivals.want(Some(2)), "they are there already");
+        assert!(!arrivals.want(None));
+        assert!(!come(2));
+        assert_eq!(arrivals.count(), 3);
+        drop(slots);
+        assert!(woken.try_recv().is_ok(), "the end is always told");
     }
 
     #[test]

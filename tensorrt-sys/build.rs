@@ -14,9 +14,10 @@ const SLICES: [(&str, &str, &str); 4] =
 const FILES: [&str; 3] = ["NvInfer.h", "NvInferVersion.h", "NvOnnxParser.h"];
 
 fn main() {
-    for file in ["build.rs", "shim/shim.h", "shim/slice.cpp", "shim/build.h", "shim/cuda/cuda_runtime_api.h"] {
-        println!("cargo::rerun-if-changed={file}");
+    for file in ["shim.h", "slice.cpp", "mixed.h", "build.h", "cuda/cuda_runtime_api.h"] {
+        println!("cargo::rerun-if-changed=shim/{file}");
     }
+    println!("cargo::rerun-if-changed=build.rs");
     let fetched = fetched_headers();
     // Made here so that cargo has something to watch: a file that is not there counts as changed, each time.
     fs::create_dir_all(&fetched).unwrap_or_else(|error| panic!("{}: {error}", fetched.display()));

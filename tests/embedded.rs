@@ -134,6 +134,7 @@ fn a_subscriber_over_3_1_1_gets_every_kind_of_message() {
     assert!(kept[0].topic == topic.as_str() && kept[0].retained && kept[0].body == jpeg);
     assert_eq!((kept[1].topic.as_str(), kept[1].retained, kept[1].text().as_str()), (STATUS, true, "online"));
     tested.publisher.detections(&gate(), &detections(1));
+    tested.publisher.wake();
     let seen = all.next_of("watchpost/box/cam/gate/detections");
     assert_eq!(serde_json::from_slice::<Detections>(&seen.body).unwrap(), detections(1));
     tested.notices(0..1);

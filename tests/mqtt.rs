@@ -45,9 +45,11 @@ fn every_kind_of_message_arrives_over_both_protocols() {
         let subscriber = Subscriber::start(broker.port(), "watchpost/#", None);
         let tested = Box::start(&MqttConfig { protocol, ..config(broker.port()) }, state.path());
         tested.publisher.detections(&gate(), &detections(0));
+        tested.publisher.wake();
         assert_eq!(tested.metrics.detections_dropped.get(), 1, "not connected yet");
         tested.wait_connected();
         tested.publisher.detections(&gate(), &detections(1));
+        tested.publisher.wake();
         let seen = subscriber.next_of("watchpost/box/cam/gate/detections");
         assert_eq!(serde_json::from_slice::<Detections>(&seen.body).unwrap(), detections(1));
         tested.notices(0..1);
@@ -82,6 +84,7 @@ fn detections_expire_on_mqtt_5() {
     tested.wait_connected();
     wait_until("mosquitto_sub has connected", || {
         tested.publisher.detections(&gate(), &detections(1));
+        tested.publisher.wake();
         watch.messages.len() > 200
     });
     let output = mosquitto_sub.wait_with_output().unwrap();

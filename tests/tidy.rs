@@ -100,6 +100,7 @@ const TABLE: &[Row] = &[
             "engine::stamp",
             "engine::shapes",
             "engine::progress",
+            "formats",
         ],
         banned: &[EFFECTS, FILES],
         except: &[],
@@ -139,6 +140,7 @@ const TABLE: &[Row] = &[
         ]],
         except: &[],
     },
+    Row { modules: &["formats"], banned: &[UPSTREAM_OF_EVENT, &["crate::config", "crate::publish"]], except: &[] },
     Row { modules: &["publish"], banned: &[UPSTREAM_OF_EVENT], except: &[] },
     Row { modules: &["http"], banned: &[UPSTREAM_OF_EVENT, &["crate::publish"]], except: &[] },
 ];
@@ -224,6 +226,7 @@ fn documents_name_files_that_exist() {
         "benches/",
         "config/",
         "systemd/",
+        "schemas/",
         "cross/",
         ".ci/",
     ];

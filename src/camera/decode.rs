@@ -8,7 +8,7 @@ use gstreamer_video::VideoInfo;
 
 use super::elements::is_installed;
 use super::memory::{Memory, cuda};
-use super::pipeline::CameraError;
+use super::pipeline::{CameraError, without_video};
 use crate::config::{Decode, Source};
 use crate::frame::GpuShare;
 
@@ -142,15 +142,12 @@ fn is_nvcodec(name: &str, device: i32) -> bool {
 /// of one cannot be used.
 pub fn choose_decoders(pipeline: &gst::Pipeline, kind: Kind, cause: &Arc<OnceLock<CameraError>>) {
     for bin in pipeline.iterate_elements().into_iter().flatten() {
-        if gst::glib::subclass::SignalId::lookup("autoplug-select", bin.type_()).is_none() {
-            continue;
+        if is_made_by(&bin, "decodebin") {
+            on_select(&bin, move |_, factory| {
+                let is_decoder = factory.has_type(gst::ElementFactoryType::DECODER);
+                if is_decoder && !fits(factory, kind) { "skip" } else { "try" }
+            });
         }
-        bin.connect("autoplug-select", false, move |values| {
-            let factory = values.get(3).and_then(|value| value.get::<gst::ElementFactory>().ok());
-            let is_decoder = factory.as_ref().is_some_and(|f| f.has_type(gst::ElementFactoryType::DECODER));
-            let skip = is_decoder && !factory.is_some_and(|factory| fits(&factory, kind));
-            verdict(if skip { "skip" } else { "try" })
-        });
     }
     let wanted = match kind {
         Kind::Cuda => Memory::Cuda,
@@ -163,6 +160,68 @@ pub fn choose_decoders(pipeline: &gst::Pipeline, kind: Kind, cause: &Arc<OnceLoc
         if is_video_decoder(element) {
             watch_caps(element, wanted, &cause);
         }
+    });
+}
+
+/// Where a description has `parsebin name=streams` and `decodebin name=decoder`: the first video stream goes from one to
+/// the other, sound and the rest are dropped; `cause` is noted where no video comes. Reading, demuxing, parsing and
+/// decoding are then one thread's; behind a demuxer of its own `decodebin` puts a `multiqueue`, which hands every frame to
+/// a second one.
+pub fn join_streams(pipeline: &gst::Pipeline, cause: &Arc<OnceLock<CameraError>>) {
+    let Some((streams, sink)) = streams(pipeline) else { return };
+    // The parser is left to `decodebin`, which lets it give what the decoder takes. But for a stream without container:
+    // there the parser is what reads the file.
+    on_select(&streams, |pad, factory| {
+        let is_demuxed = maker(pad).is_none_or(|maker| !is_made_by(&maker, "typefind"));
+        if is_demuxed && factory.has_type(gst::ElementFactoryType::PARSER) { "expose" } else { "try" }
+    });
+    let cause = Arc::clone(cause);
+    streams.connect_pad_added(move |_, pad| {
+        let caps = pad.current_caps().unwrap_or_else(|| pad.query_caps(None));
+        let media = caps.structure(0).map(|s| s.name().as_str()).unwrap_or_default();
+        let is_video = media.starts_with("video/") || media.starts_with("image/");
+        if sink.is_linked() || !is_video || pad.link(&sink).is_err() {
+            drop_all(pad, &sink, &cause);
+        }
+    });
+}
+
+/// Takes what comes out of a pad: a demuxer that is rid of nothing gives up, even if its video comes later.
+fn drop_all(pad: &gst::Pad, video: &gst::Pad, cause: &Arc<OnceLock<CameraError>>) {
+    let (video, cause) = (video.clone(), Arc::clone(cause));
+    let all = gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST | gst::PadProbeType::EVENT_DOWNSTREAM;
+    pad.add_probe(all, move |_, info| {
+        let Some(event) = info.event() else { return gst::PadProbeReturn::Drop };
+        if event.type_() == gst::EventType::Eos && !video.is_linked() {
+            let _ = cause.set(without_video()); // the first stands
+        }
+        gst::PadProbeReturn::Ok
+    });
+}
+
+fn streams(pipeline: &gst::Pipeline) -> Option<(gst::Element, gst::Pad)> {
+    let streams = pipeline.by_name("streams").filter(|element| is_made_by(element, "parsebin"))?;
+    Some((streams, pipeline.by_name("decoder")?.static_pad("sink")?))
+}
+
+fn is_made_by(element: &gst::Element, factory: &str) -> bool {
+    element.factory().is_some_and(|of| of.name() == factory)
+}
+
+/// The element within a bin whose stream comes out of this pad of the bin.
+fn maker(pad: &gst::Pad) -> Option<gst::Element> {
+    pad.downcast_ref::<gst::GhostPad>()?.target()?.parent_element()
+}
+
+/// Answers a bin that asks whether to go on from a pad with an element: `try`, `skip`, or `expose` the pad.
+fn on_select<F>(bin: &gst::Element, answer: F)
+where
+    F: Fn(&gst::Pad, &gst::ElementFactory) -> &'static str + Send + Sync + 'static,
+{
+    bin.connect("autoplug-select", false, move |values| {
+        let pad = values.get(1).and_then(|value| value.get::<gst::Pad>().ok());
+        let factory = values.get(3).and_then(|value| value.get::<gst::ElementFactory>().ok());
+        verdict(pad.zip(factory).map_or("try", |(pad, factory)| answer(&pad, &factory)))
     });
 }
 

@@ -55,8 +55,8 @@ fn package(element: &str) -> Option<&'static str> {
         "filesrc" | "fakesink" | "queue" | "tee" | "identity" | "capsfilter" | "typefind" => {
             Some("libgstreamer1.0-0")
         }
-        "appsink" | "decodebin" | "decodebin3" | "uridecodebin" | "videoconvert" | "videoscale" | "videorate"
-        | "videotestsrc" => Some("gstreamer1.0-plugins-base"),
+        "appsink" | "decodebin" | "decodebin3" | "uridecodebin" | "parsebin" | "videoconvert" | "videoscale"
+        | "videorate" | "videotestsrc" => Some("gstreamer1.0-plugins-base"),
         "rtspsrc" | "rtpbin" | "udpsrc" | "rtph264depay" | "rtph265depay" | "rtpjpegdepay" | "qtdemux"
         | "matroskademux" | "v4l2src" | "jpegdec" | "videocrop" | "videoflip" => Some("gstreamer1.0-plugins-good"),
         "h264parse" | "h265parse" | "vah264dec" | "vah265dec" => Some("gstreamer1.0-plugins-bad"),

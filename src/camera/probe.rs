@@ -26,34 +26,73 @@ impl Drop for Started {
     }
 }
 
-/// The first frame of a picture or video file, through the same description as a file camera.
+/// The frames of a picture or video file, one after the other, through the same description as a file camera.
+pub struct Frames {
+    name: String,
+    started: Started,
+    first: Option<gst::Sample>,
+}
+
+/// Opens a picture or video file and waits for its first frame.
+///
+/// # Errors
+///
+/// A sentence naming the file.
+pub fn frames(path: &Path) -> Result<Frames, CameraError> {
+    let name = path.display().to_string();
+    let source = Source::File { path: path.to_path_buf(), pace: Pace::Fast, repeat: false };
+    let started = Started(pipeline::build("file", &source, Decode::Software)?);
+    let _ = started.0.pipeline.set_state(gst::State::Playing); // a failure is on the bus, in words
+    let first = first_sample(&started.0).map_err(|e| e.of(&name))?;
+    Ok(Frames { name, started, first: Some(first) })
+}
+
+impl Iterator for Frames {
+    type Item = Result<Frame, CameraError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let sample = match self.first.take() {
+            Some(sample) => Ok(sample),
+            None => next_sample(&self.started.0).transpose()?,
+        };
+        Some(sample.and_then(|sample| frame(&sample)).map_err(|e| e.of(&self.name)))
+    }
+}
+
+/// The first frame of a picture or video file, as [`frames`] has it.
 ///
 /// # Errors
 ///
 /// A sentence naming the file.
 pub fn still(path: &Path) -> Result<Frame, CameraError> {
-    let named = |e: CameraError| e.of(&path.display().to_string());
-    let source = Source::File { path: path.to_path_buf(), pace: Pace::Fast, repeat: false };
-    let started = Started(pipeline::build("file", &source, Decode::Software)?);
-    let _ = started.0.pipeline.set_state(gst::State::Playing); // a failure is on the bus, in words
-    first_sample(&started.0).and_then(|sample| frame(&sample)).map_err(named)
+    let none = || CameraError::Stream(format!("{}: no frame came", path.display()));
+    frames(path)?.next().ok_or_else(none)?
 }
 
-/// The first frame, or why there is none.
-fn first_sample(parts: &Pipeline) -> Result<gst::Sample, CameraError> {
+/// The next frame; none at the end of the file.
+fn next_sample(parts: &Pipeline) -> Result<Option<gst::Sample>, CameraError> {
     let start = Instant::now();
     loop {
         if let Some(sample) = parts.frames.try_pull_sample(LOOK_EVERY) {
-            return Ok(sample);
+            return Ok(Some(sample));
+        }
+        if parts.frames.is_eos() {
+            return Ok(None);
         }
         let message = parts.pipeline.bus().and_then(|bus| bus.pop_filtered(&[gst::MessageType::Error]));
         if let Some(gst::MessageView::Error(error)) = message.as_ref().map(|m| m.view()) {
             return Err(parts.error(error));
         }
-        if start.elapsed() > FIRST_LIMIT || parts.frames.is_eos() {
+        if start.elapsed() > FIRST_LIMIT {
             return Err(CameraError::Stream("no frame came: give a picture or a video stream".to_owned()));
         }
     }
+}
+
+/// The first frame, or why there is none.
+fn first_sample(parts: &Pipeline) -> Result<gst::Sample, CameraError> {
+    let none = || CameraError::Stream("no frame came: give a picture or a video stream".to_owned());
+    next_sample(parts)?.ok_or_else(none)
 }
 
 fn frame(sample: &gst::Sample) -> Result<Frame, CameraError> {

@@ -1,11 +1,12 @@
 //! `bench`: end to end, the engine alone and decoding alone, in turn within one run, so that their ratio holds on a
-//! machine whose speed wanders.
+//! machine whose speed wanders. On a GPU also the engine and decoding beside each other, neither waiting for the other:
+//! they share its memory, and no arrangement of both can be faster.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crossbeam::channel::bounded;
+use crossbeam::channel::{Sender, bounded};
 use serde::Serialize;
 
 use super::status_line::Progress;
@@ -27,6 +28,8 @@ use crate::{process, slot, worker};
 const ROUNDS: u64 = 4;
 /// Before each measurement: pipelines start, caches warm.
 const WARM_UP: Duration = Duration::from_millis(1500);
+/// An engine is read and warm after so long.
+const ENGINE_OPENS: Duration = Duration::from_secs(2);
 /// Longest wait for every camera's first frame, and between two looks.
 const ALL_STARTED: Duration = Duration::from_secs(20);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -42,6 +45,9 @@ struct Figures {
     seconds_each: f64,
     engine_alone_fps: f64,
     decode_alone_fps: f64,
+    /// Beside each other; 0 where there is no GPU.
+    engine_beside_decode_fps: f64,
+    decode_beside_engine_fps: f64,
     limit_fps: f64,
     end_to_end_fps: f64,
     /// End to end over the limit.
@@ -108,8 +114,10 @@ pub fn run(args: &BenchArgs, console: &Console) -> Result<(), Failure> {
     let slice = Duration::from_secs(args.seconds) / ROUNDS as u32;
     let settings = Settings::new(&config, &manifest)?;
     super::share_gpu(&settings);
-    let mut progress = Progress::new(console, "measurements", ROUNDS * 3, Instant::now());
-    let (mut engine, mut decode) = (Sum::default(), Sum::default());
+    let on_gpu = settings.gpu_share().is_some();
+    let turns = if on_gpu { 4 } else { 3 };
+    let mut progress = Progress::new(console, "measurements", ROUNDS * turns, Instant::now());
+    let (mut engine, mut decode, mut beside) = (Sum::default(), Sum::default(), Beside::default());
     let metrics = Arc::new(Metrics::default());
     let around = Surroundings { boot: super::boot(), metrics, board: Board::default() };
     let (commands, _orders) = bounded(1);
@@ -122,13 +130,21 @@ pub fn run(args: &BenchArgs, console: &Console) -> Result<(), Failure> {
         engine.wall += wall;
         engine.cpu += cpu;
         progress.advance(Instant::now(), 1);
-        decode_alone(&config, slice, &mut decode);
+        decode_alone(&config, slice, &mut decode, None);
         progress.advance(Instant::now(), 1);
+        if on_gpu {
+            beside.measure(&config, &settings, slice)?;
+            progress.advance(Instant::now(), 1);
+        }
         whole.round(&config, &manifest, &settings, slice)?;
         progress.advance(Instant::now(), 1);
     }
     drop(progress);
-    let figures = whole.figures(&config, &engine, &decode, settings.gpu_share().is_some());
+    let figures = Figures {
+        engine_beside_decode_fps: beside.engine.fps(),
+        decode_beside_engine_fps: beside.decode.fps(),
+        ..whole.figures(&config, &engine, &decode, on_gpu)
+    };
     drop(whole);
     publishing.finish(Duration::from_secs(5));
     print(&figures);
@@ -139,8 +155,35 @@ pub fn run(args: &BenchArgs, console: &Console) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The cameras as configured, their frames thrown away as soon as they are decoded.
-fn decode_alone(config: &Config, time: Duration, sum: &mut Sum) {
+/// The engine and decoding at once.
+#[derive(Default)]
+struct Beside {
+    engine: Sum,
+    decode: Sum,
+}
+
+impl Beside {
+    /// The engine's measurement begins when it is open and warm, just before that of decoding.
+    fn measure(&mut self, config: &Config, settings: &Settings, time: Duration) -> Result<(), Failure> {
+        let (begin, begun) = bounded::<()>(1);
+        let asked = settings.clone();
+        let engine = worker::spawn("engine", move || {
+            let _ = begun.recv();
+            asked.engine_alone(time)
+        });
+        decode_alone(config, time, &mut self.decode, Some(&begin));
+        drop(begin);
+        let (images, wall, _) =
+            engine.join().map_err(|_| Failure::new(Code::Internal, "the engine's thread panicked"))??;
+        self.engine.frames += images;
+        self.engine.wall += wall;
+        Ok(())
+    }
+}
+
+/// The cameras as configured, their frames thrown away as soon as they are decoded. `beside` is told when all of them
+/// run, and has [`ENGINE_OPENS`] to begin.
+fn decode_alone(config: &Config, time: Duration, sum: &mut Sum, beside: Option<&Sender<()>>) {
     let (metrics, board) = (Metrics::default(), Board::default());
     let (wake, woken) = bounded(1);
     let (mut readers, mut cameras, mut counters) = (Vec::new(), Vec::new(), Vec::new());
@@ -161,6 +204,10 @@ fn decode_alone(config: &Config, time: Duration, sum: &mut Sum) {
         }
     });
     settle(&counters, |c| c.decoded.get());
+    if let Some(beside) = beside {
+        let _ = beside.send(());
+        std::thread::sleep(ENGINE_OPENS);
+    }
     sum.measure(time, || counters.iter().map(|c| c.decoded.get()).sum());
     let threads: Vec<_> = cameras.into_iter().map(|camera| camera.thread).collect();
     for thread in threads {
@@ -255,6 +302,8 @@ impl EndToEnd {
             engine_alone_fps: engine.fps(),
             decode_alone_fps: decode.fps(),
             limit_fps: limit,
+            engine_beside_decode_fps: 0.0,
+            decode_beside_engine_fps: 0.0,
             end_to_end_fps: self.sum.fps(),
             ratio: self.sum.fps() / limit,
             decode_cpu_us_per_frame: decode.cpu_us_per_frame(),
@@ -293,6 +342,10 @@ fn print(f: &Figures) {
     println!("{:<14} {:>9}  {:>14}", "", "frames/s", "CPU µs a frame");
     println!("{:<14} {:>9.1}", "engine alone", f.engine_alone_fps);
     println!("{:<14} {:>9.1}  {:>14.0}", "decode alone", f.decode_alone_fps, f.decode_cpu_us_per_frame);
+    if f.engine_beside_decode_fps > 0.0 {
+        let (engine, decode) = (f.engine_beside_decode_fps, f.decode_beside_engine_fps);
+        println!("{:<14} {engine:>9.1}  engine, {decode:.1} decode", "both at once");
+    }
     println!("{:<14} {:>9.1}", "limit", f.limit_fps);
     println!("{:<14} {:>9.1}  {:>14.0}", "end to end", f.end_to_end_fps, f.end_to_end_cpu_us_per_frame);
     println!("end to end / limit = {:.3}", f.ratio);

@@ -8,12 +8,14 @@ use crossbeam::channel::bounded;
 
 use super::coco;
 use super::status_line::Progress;
+use super::track;
 use crate::backend::{self, Backend, Batch, Settings, openvino, tensorrt};
 use crate::camera::probe;
 use crate::cli::{Code, DetectArgs, Failure};
 use crate::config::{OpenvinoConfig, Precision, TensorrtConfig};
 use crate::engine::Manifest;
 use crate::logging::Console;
+use crate::track::TrackerSettings;
 use crate::yolo::{Detection, nms};
 
 /// Thresholds of COCO evaluation.
@@ -29,6 +31,9 @@ pub fn run(args: &DetectArgs, console: &Console) -> Result<(), Failure> {
     super::start_gstreamer()?;
     let manifest = manifest(args)?;
     let settings = settings(args, &manifest)?;
+    if args.track {
+        return track::run(args, &manifest, &settings);
+    }
     let pictures = pictures(&args.images)?;
     if let Some(path) = &args.coco {
         check_output(path)?;
@@ -137,6 +142,9 @@ fn manifest(args: &DetectArgs) -> Result<Manifest, Failure> {
     let limits = &mut manifest.thresholds;
     if args.coco.is_some() {
         (limits.confidence, limits.nms, limits.max_candidates) = (COCO_CONFIDENCE, COCO_NMS, COCO_CANDIDATES);
+    }
+    if args.track {
+        limits.confidence = TrackerSettings::default().low;
     }
     for (option, given, limit) in
         [("confidence", args.confidence, &mut limits.confidence), ("nms", args.nms, &mut limits.nms)]

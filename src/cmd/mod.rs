@@ -9,6 +9,7 @@ mod probe;
 mod run;
 mod schema;
 pub mod status_line;
+mod track;
 
 use std::path::Path;
 
@@ -17,7 +18,7 @@ use crossbeam::channel::Sender;
 use crate::backend::{BackendError, Settings};
 use crate::camera::CameraError;
 use crate::cli::{Cli, Code, Command, Failure};
-use crate::config::{self, Config, LabelUse, Problem, WHOLE_FILE};
+use crate::config::{self, CameraConfig, Config, LabelUse, Problem, WHOLE_FILE};
 use crate::daemon::Surroundings;
 use crate::engine::{Manifest, ManifestError};
 use crate::publish::{self, Identity, PublishError, Publisher};
@@ -117,7 +118,7 @@ fn start_publisher(
     })?;
     let identity = Identity { node: config.node.clone(), boot: around.boot.clone() };
     let counters = around.metrics.publish.clone();
-    publish::start(&config.mqtt, identity, folder, counters, commands).map_err(|e| {
+    publish::start_for(wanted(config), &config.mqtt, identity, folder, counters, commands).map_err(|e| {
         let code = match e {
             PublishError::Topic(_) | PublishError::Tls(_) => Code::Config,
             PublishError::Spool { .. } => Code::Spool,
@@ -125,6 +126,27 @@ fn start_publisher(
         };
         Failure::new(code, e)
     })
+}
+
+/// Who is told in their own form, and what of each camera.
+fn wanted(config: &Config) -> publish::Wanted {
+    let card = |camera: &CameraConfig| {
+        let labels = || camera.events.iter().flat_map(|events| events.labels.iter().cloned()).collect();
+        let zones = camera.zones.iter().map(|zone| match zone.labels.is_empty() {
+            true => (zone.name.clone(), labels()),
+            false => (zone.name.clone(), zone.labels.iter().cloned().collect()),
+        });
+        let events = config.tracking.is_some() && camera.events.is_some();
+        publish::Card { labels: labels(), zones: zones.collect(), events, snapshots: false }
+    };
+    publish::Wanted {
+        homeassistant: config.homeassistant.as_ref().map(|homeassistant| homeassistant.prefix.clone()),
+        frigate: config.frigate.as_ref().map(|frigate| frigate.prefix.clone()),
+        deepstream: config.deepstream.as_ref().map(|deepstream| (deepstream.schema, deepstream.topic.clone())),
+        onvif: config.onvif,
+        cloudevents: config.cloudevents,
+        cameras: config.cameras.iter().map(|camera| (camera.id.clone(), card(camera))).collect(),
+    }
 }
 
 /// 6 hex digits that no other start of this box is likely to have.

@@ -62,6 +62,7 @@ pub fn run(path: &Path, console: &Console) -> Result<(), Failure> {
     let cameras: Vec<CameraId> = config.cameras.iter().map(|c| c.id.clone()).collect();
     publisher.forget_other_cameras(&cameras);
     publisher.reset_counts();
+    publisher.greet();
     let sink = publisher.clone();
     let graph =
         Graph::start(&config, &manifest, &settings, &around, Box::new(move |camera, m| say(&sink, camera, m)));
@@ -327,6 +328,7 @@ impl<'a> Daemon<'a> {
             publisher.retain(topics.camera_status(&id), "offline".into());
         }
         publisher.notice(NoticeKind::Stopping, None, text);
+        publisher.take_leave();
         ended.map_err(Failure::from)
     }
 }
@@ -337,6 +339,7 @@ pub(super) fn say(publisher: &Publisher, camera: &CameraId, output: Output<'_>) 
         Output::Detections(message) => publisher.detections(camera, message),
         Output::Event(event) => publisher.event(*event),
         Output::Count(counter, value) => publisher.count(camera, &counter, value),
+        Output::BatchEnd => publisher.wake(),
     }
 }
 

@@ -18,8 +18,8 @@ use crate::letterbox::Fit;
 
 /// Version of the file's form.
 pub const SCHEMA: &str = "watchpost.frames/1";
-/// Version of the table's own first line.
-const TABLE_SCHEMA: &str = "watchpost.table/1";
+/// Version of the table's own first line. 1 was of entropy, which a table brings with it into the next build.
+const TABLE_SCHEMA: &str = "watchpost.table/2";
 /// Bytes before the first frame.
 pub const HEADER_BYTES: usize = 64 << 10;
 /// Sources that the header names; the rest are counted together.

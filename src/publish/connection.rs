@@ -12,6 +12,7 @@ use rumqttc::{QoS, TlsConfiguration, Transport, v5};
 use super::fault::{Fault, Kind};
 use super::tls;
 use crate::config::{Broker, MqttConfig, Secret, TlsConfig};
+use crate::formats::cloudevents;
 
 /// Requests that may wait inside the client.
 pub const CLIENT_QUEUE: usize = 64;
@@ -179,6 +180,18 @@ impl Client {
             }
             Client::V5(client) => {
                 let qos = v5::mqttbytes::QoS::AtLeastOnce;
+                // The protocol has a place for what stands around the event; 3.1.1 has none.
+                if topic.ends_with("/cloudevents")
+                    && let Some(event) = cloudevents::binary(&body)
+                {
+                    let properties = v5::mqttbytes::v5::PublishProperties {
+                        user_properties: event.properties,
+                        content_type: Some(event.content_type),
+                        ..Default::default()
+                    };
+                    let sent = client.try_publish_with_properties(topic, qos, retain, event.payload, properties);
+                    return sent.map_err(|_| Fault::client_full());
+                }
                 client.try_publish(topic, qos, retain, body).map_err(|_| Fault::client_full())
             }
         }

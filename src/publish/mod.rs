@@ -18,6 +18,7 @@
 
 mod commands;
 mod connection;
+mod consumers;
 mod draft;
 mod embedded;
 mod fault;
@@ -51,10 +52,12 @@ use crate::metrics::PublishMetrics;
 use crate::worker::Heartbeat;
 
 pub use commands::Command;
+pub use consumers::{Card, Wanted};
 pub use notice::Identity;
 pub use topic::{Topic, TopicError, Topics};
 
 use connection::Endpoint;
+use consumers::Consumers;
 use draft::Draft;
 use embedded::Embedded;
 use notice::Notices;
@@ -63,6 +66,11 @@ use spool::{Batch, Derive, Spool};
 
 /// Entries that may wait for the spool: minutes of events.
 const INPUT_CAPACITY: usize = 4096;
+/// So many messages wait for the end of their batch, at most, before they are sent.
+const WAITING_MAX: usize = 32;
+/// Most `detections` messages fit: their text without objects, and an object in it.
+const MESSAGE_BYTES: usize = 640;
+const OBJECT_BYTES: usize = 128;
 /// Name of the spool's file in the state directory.
 const SPOOL_FILE: &str = "spool.redb";
 
@@ -103,6 +111,7 @@ enum Input {
 struct Shared {
     topics: Topics,
     notices: Notices,
+    consumers: Arc<Consumers>,
     metrics: PublishMetrics,
     live: LiveQueue,
     spool: Spool,
@@ -160,22 +169,36 @@ impl Publisher {
     }
 
     /// A `detections` message. Never blocks; dropped and counted while there is no connection, and where the broker
-    /// is slow, the oldest first. QoS 0, expires after 5 s.
+    /// is slow, the oldest first. QoS 0, expires after 5 s. Sent at the next [`Publisher::wake`], or when many wait:
+    /// to wake the thread that sends for each of a batch's messages costs both threads more than the messages do.
     pub fn detections(&self, camera: &CameraId, message: &Detections) {
         if !self.shared.live.is_open() {
             self.shared.live.count_dropped();
             return;
         }
         let topic = self.shared.topics.detections(camera);
-        if let Some(live) = live(topic, message) {
-            self.shared.live.push(live);
-            self.shared.wake.notify_one();
+        let body = Vec::with_capacity(MESSAGE_BYTES + OBJECT_BYTES * message.objects.len());
+        let mut waiting = 0;
+        if let Some(live) = live(topic, message, body) {
+            waiting = self.shared.live.push(live);
         }
+        for message in self.shared.consumers.detections(camera, message) {
+            let topic = Topic::of_consumer(message.topic);
+            waiting = self.shared.live.push(Live { topic, body: message.body, made: Instant::now() });
+        }
+        if waiting >= WAITING_MAX {
+            self.wake();
+        }
+    }
+
+    /// What was given is sent now.
+    pub fn wake(&self) {
+        self.shared.wake.notify_one();
     }
 
     /// A `health` message, QoS 0; dropped while there is no connection.
     pub fn health(&self, message: &Health) {
-        if let Some(live) = live(self.shared.topics.health(), message) {
+        if let Some(live) = live(self.shared.topics.health(), message, Vec::new()) {
             self.shared.live.push_health(live);
             self.shared.wake.notify_one();
         }
@@ -197,12 +220,34 @@ impl Publisher {
     /// A count, retained.
     pub fn count(&self, camera: &CameraId, counter: &Counter, value: u64) {
         self.retain(self.shared.topics.count(camera, counter), value.to_string().into());
+        let latest = |topic: &str| self.shared.spool.retained_body(topic);
+        self.retain_all(self.shared.consumers.count(camera, counter, value, latest));
+    }
+
+    /// Tells other consumers that there is this box, and what it has; what is to be counted is 0 so far.
+    pub fn greet(&self) {
+        for (camera, counter) in self.shared.consumers.counters() {
+            self.count(&camera, &counter, 0);
+        }
+        self.retain_all(self.shared.consumers.greeting(|topic| self.shared.spool.retained_body(topic)));
+    }
+
+    /// Tells other consumers that it goes.
+    pub fn take_leave(&self) {
+        self.retain_all(self.shared.consumers.farewell());
+    }
+
+    fn retain_all(&self, messages: Vec<crate::formats::Message>) {
+        for message in messages {
+            self.retain(Topic::of_consumer(message.topic), message.body);
+        }
     }
 
     /// Every count is 0: nothing was seen yet.
     pub fn reset_counts(&self) {
-        let topics = &self.shared.topics;
-        for topic in self.shared.spool.retained_topics(|topic| topics.is_count(topic)) {
+        let (topics, consumers) = (&self.shared.topics, &self.shared.consumers);
+        for topic in self.shared.spool.retained_topics(|topic| topics.is_count(topic) || consumers.is_count(topic))
+        {
             self.give(Input::Count(topic, 0));
         }
     }
@@ -245,9 +290,10 @@ impl Publisher {
     }
 }
 
-fn live(topic: Topic, message: &impl serde::Serialize) -> Option<Live> {
-    match serde_json::to_vec(message) {
-        Ok(body) => Some(Live { topic, body, made: Instant::now() }),
+/// Writes into `body`, which is empty.
+fn live(topic: Topic, message: &impl serde::Serialize, mut body: Vec<u8>) -> Option<Live> {
+    match serde_json::to_writer(&mut body, message) {
+        Ok(()) => Some(Live { topic, body, made: Instant::now() }),
         Err(error) => {
             tracing::error!("a message for {topic} cannot be written as JSON: {error}");
             None
@@ -284,8 +330,7 @@ impl Running {
     }
 }
 
-/// Opens the spool, starts the embedded broker where one is configured, and the publisher's threads. Does not wait
-/// for the broker: a broker that is away is a state, not an error. Commands go to `commands`, without waiting.
+/// [`start_for`] nobody else.
 ///
 /// # Errors
 ///
@@ -297,11 +342,29 @@ pub fn start(
     metrics: PublishMetrics,
     commands: Sender<Command>,
 ) -> Result<(Publisher, Running), PublishError> {
+    start_for(Wanted::default(), config, identity, state_dir, metrics, commands)
+}
+
+/// Opens the spool, starts the embedded broker where one is configured, and the publisher's threads. Does not wait
+/// for the broker: a broker that is away is a state, not an error. Commands go to `commands`, without waiting.
+/// Other consumers are told in their forms what they want.
+///
+/// # Errors
+///
+/// See [`PublishError`].
+pub fn start_for(
+    wanted: Wanted,
+    config: &MqttConfig,
+    identity: Identity,
+    state_dir: &Path,
+    metrics: PublishMetrics,
+    commands: Sender<Command>,
+) -> Result<(Publisher, Running), PublishError> {
     let topics = Topics::new(&config.base, &identity.node)?;
     check_tls(config)?;
     let notices = Notices::new(identity, topics.notice());
-    let derive: Derive = Box::new(|_, _| Vec::new());
-    let spool = open_spool(config, state_dir, &topics, &notices, derive, &metrics)?;
+    let consumers = Arc::new(Consumers::new(wanted, &notices.identity().node, &topics));
+    let spool = open_spool(config, state_dir, &topics, &notices, &consumers, &metrics)?;
     // The embedded broker speaks nothing else.
     let (broker, protocol) = match config.broker {
         Broker::Embedded { listen } => {
@@ -314,6 +377,7 @@ pub fn start(
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(PublishError::Network)?;
     let shared = Arc::new(Shared {
         notices,
+        consumers,
         live: LiveQueue::new(metrics.detections_dropped.clone()),
         metrics,
         spool,
@@ -354,16 +418,18 @@ fn open_spool(
     state_dir: &Path,
     topics: &Topics,
     notices: &Notices,
-    derive: Derive,
+    consumers: &Arc<Consumers>,
     metrics: &PublishMetrics,
 ) -> Result<Spool, PublishError> {
     let path = state_dir.join(SPOOL_FILE);
     let error = |reason: String| PublishError::Spool { path: path.clone(), reason };
     std::fs::create_dir_all(state_dir).map_err(|e| error(e.to_string()))?;
+    let told = Arc::clone(consumers);
+    let derive: Derive = Box::new(move |before, event| told.event(before, event));
     let opened = Spool::open(&path, config.spool_bytes, notices.clone(), derive, metrics.clone());
     let (spool, aside) = opened.map_err(|e| error(e.to_string()))?;
     // Topics of another base or node name would stay on the broker for ever.
-    let strangers = spool.retained_topics(|topic| !topic.starts_with(topics.prefix()));
+    let strangers = spool.retained_topics(|topic| !topic.starts_with(topics.prefix()) && !consumers.keeps(topic));
     let mut batch = Batch { retained: strangers.into_iter().map(|t| (t, None)).collect(), ..Batch::default() };
     // Before anything of this start, and in one transaction: whatever happens then, they end once.
     batch.messages = spool.open_tracks().ends(notices.identity(), topics, SystemTime::now());

@@ -60,8 +60,8 @@ impl LiveQueue {
         self.dropped.inc_by(waiting.detections.len() as u64);
     }
 
-    /// Adds a `detections` message, at the cost of the oldest where it is full.
-    pub fn push(&self, message: Live) {
+    /// Adds a `detections` message, at the cost of the oldest where it is full. How many wait now.
+    pub fn push(&self, message: Live) -> usize {
         let mut waiting = self.lock();
         let displaced = if !waiting.open {
             Some(message)
@@ -70,10 +70,12 @@ impl LiveQueue {
             waiting.detections.push_back(message);
             oldest
         };
+        let count = waiting.detections.len();
         drop(waiting);
         if displaced.is_some() {
             self.dropped.inc();
         }
+        count
     }
 
     /// Puts a `health` message in the place of one that still waits.

@@ -64,6 +64,11 @@ impl RetainedMap {
         gone
     }
 
+    /// What a topic holds.
+    pub fn body(&self, topic: &str) -> Option<&[u8]> {
+        self.by_topic.get(topic)?.1.as_deref()
+    }
+
     /// Whether a topic is here, tombstones included.
     pub fn contains(&self, topic: &str) -> bool {
         self.by_topic.contains_key(topic)

@@ -284,6 +284,11 @@ impl Spool {
         }
     }
 
+    /// What a retained topic holds.
+    pub fn retained_body(&self, topic: &str) -> Option<Vec<u8>> {
+        self.map().body(topic).map(<[u8]>::to_vec)
+    }
+
     /// Topics that hold a retained message and that `which` picks.
     pub fn retained_topics(&self, which: impl Fn(&str) -> bool) -> Vec<String> {
         self.map().topics().filter(|topic| which(topic)).map(str::to_owned).collect()

@@ -10,6 +10,11 @@ use crate::frame::CameraId;
 pub struct Topic(String);
 
 impl Topic {
+    /// A topic in another consumer's form, whose first levels the configuration has checked.
+    pub(super) fn of_consumer(topic: String) -> Self {
+        Self(topic)
+    }
+
     /// The topic as text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -96,6 +101,16 @@ impl Topics {
     /// The life of a camera's tracks, spooled.
     pub fn events(&self, camera: &CameraId) -> Topic {
         self.camera(camera, "events")
+    }
+
+    /// Events as CloudEvents, spooled.
+    pub fn cloudevents(&self, camera: &CameraId) -> Topic {
+        self.camera(camera, "cloudevents")
+    }
+
+    /// Detections in DeepStream's form.
+    pub fn deepstream(&self, camera: &CameraId) -> Topic {
+        self.camera(camera, "deepstream")
     }
 
     /// A count of a camera, retained.

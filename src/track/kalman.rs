@@ -31,6 +31,18 @@ impl Extent {
         both / (aw * ah + bw * bh - both)
     }
 
+    /// What of it lies in a picture of that size; at least a pixel of it, if only the nearest.
+    pub fn clipped(&self, size: (u32, u32)) -> Extent {
+        let side = |middle: f32, side: f32, picture: u32| {
+            let least = (picture as f32 - 1.0).max(0.0);
+            let low = (middle - side / 2.0).clamp(0.0, least);
+            let high = (middle + side / 2.0).clamp(low + 1.0, picture.max(1) as f32);
+            ((low + high) / 2.0, high - low)
+        };
+        let ((x, w), (y, h)) = (side(self.x, self.w, size.0), side(self.y, self.h, size.1));
+        Extent { x, y, w, h }
+    }
+
     /// How alike the sizes are: the ratio of the areas of one laid centred on the other and of both, 0..=1.
     pub fn likeness(&self, other: &Extent) -> f32 {
         Extent { x: 0.0, y: 0.0, ..*self }.overlap(&Extent { x: 0.0, y: 0.0, ..*other }, 0.0)
@@ -47,6 +59,9 @@ const AGILITY: f32 = 1.0;
 const GROWTH: f32 = 0.3;
 /// A size's speed dies down in this many seconds: what grew because it came out from behind something does not go on.
 const GROWTH_LASTS: f32 = 0.5;
+
+/// How near the picture's border a box touches it, in shares of the picture.
+pub(super) const BORDER: f32 = 0.01;
 
 /// A filtered box.
 #[derive(Clone, Copy, Debug)]
@@ -82,13 +97,26 @@ impl Motion {
         }
     }
 
-    /// Seen here now; `doubt` multiplies the standard deviation that a box has.
-    pub fn correct(&mut self, seen: &Extent, doubt: f32) {
+    /// Seen here now, in a picture of that size; `doubt` multiplies the standard deviation that a box has.
+    ///
+    /// A picture's border cuts off what goes out: the box shrinks, and its middle goes half as fast as the object. So where
+    /// a box that touches the border is smaller than it was, its inner edge is believed and its size is not.
+    pub fn correct(&mut self, seen: &Extent, size: (u32, u32), doubt: f32) {
         let error = MEASURED * doubt * seen.scale();
-        for (axis, value) in
-            [(&mut self.x, seen.x), (&mut self.y, seen.y), (&mut self.w, seen.w), (&mut self.h, seen.h)]
-        {
-            axis.correct(value, error);
+        for (middle, side, value, length, picture) in [
+            (&mut self.x, &mut self.w, seen.x, seen.w, size.0 as f32),
+            (&mut self.y, &mut self.h, seen.y, seen.h, size.1 as f32),
+        ] {
+            let (low, high) = (value - length / 2.0, value + length / 2.0);
+            let border = BORDER * picture;
+            let (at_low, at_high) = (low <= border, high >= picture - border);
+            if side.value > length && at_low != at_high {
+                let half = side.value / 2.0;
+                middle.correct(if at_low { high - half } else { low + half }, error);
+            } else {
+                middle.correct(value, error);
+                side.correct(length, error);
+            }
         }
     }
 
@@ -100,11 +128,6 @@ impl Motion {
     /// Standard deviation of the centre, pixels: the greater of both directions.
     pub fn spread(&self) -> f32 {
         self.x.p[0].max(self.y.p[0]).sqrt()
-    }
-
-    /// Speed of the centre, pixels a second to the right and down.
-    pub fn speed(&self) -> [f32; 2] {
-        [self.x.speed, self.y.speed]
     }
 }
 
@@ -151,6 +174,8 @@ mod tests {
 
     const BOX: Extent = Extent { x: 100.0, y: 100.0, w: 40.0, h: 100.0 };
 
+    const SIZE: (u32, u32) = (1000, 500);
+
     fn moved(x: f32) -> Extent {
         Extent { x: BOX.x + x, ..BOX }
     }
@@ -162,7 +187,7 @@ mod tests {
             let frames = (2.0 * rate) as u32;
             for frame in 1..=frames {
                 motion.predict(1.0 / rate);
-                motion.correct(&moved(80.0 * frame as f32 / rate), 1.0);
+                motion.correct(&moved(80.0 * frame as f32 / rate), SIZE, 1.0);
             }
             motion.predict(1.0);
             let off = motion.extent().x - (BOX.x + 240.0);
@@ -186,9 +211,21 @@ mod tests {
         let mut sure = Motion::new(&BOX);
         sure.predict(0.1);
         let mut unsure = sure;
-        sure.correct(&moved(20.0), 1.0);
-        unsure.correct(&moved(20.0), 3.0);
+        sure.correct(&moved(20.0), SIZE, 1.0);
+        unsure.correct(&moved(20.0), SIZE, 3.0);
         assert!(unsure.extent().x < sure.extent().x);
+    }
+
+    #[test]
+    fn what_goes_out_goes_on_as_fast_as_before() {
+        let mut motion = Motion::new(&BOX);
+        for frame in 1..=36 {
+            motion.predict(0.1);
+            // The last 9 of them are cut off at the left.
+            motion.correct(&moved(-3.0 * frame as f32).clipped(SIZE), SIZE, 1.0);
+        }
+        let off = motion.extent().x - (BOX.x - 108.0);
+        assert!(off.abs() < 1.0 && (motion.extent().w - BOX.w).abs() < 1.0, "{off} pixels off");
     }
 
     #[test]

@@ -14,7 +14,7 @@
 use std::time::Duration;
 
 use super::assign::Assigner;
-use super::kalman::{Extent, Motion};
+use super::kalman::{BORDER, Extent, Motion};
 use super::rest::Rest;
 use crate::letterbox::Rect;
 use crate::yolo::Detection;
@@ -36,6 +36,21 @@ pub struct TrackerSettings {
     pub lost_after: Duration,
     /// A track that has not moved for this long is stationary.
     pub stationary_after: Duration,
+}
+
+/// What suits a camera of 2 to 30 frames a second; the defaults of `[tracking]`.
+impl Default for TrackerSettings {
+    fn default() -> Self {
+        Self {
+            low: 0.1,
+            high: 0.4,
+            new: 0.5,
+            confirm_hits: 3,
+            confirm_after: Duration::from_millis(300),
+            lost_after: Duration::from_secs(2),
+            stationary_after: Duration::from_secs(10),
+        }
+    }
 }
 
 /// An object over time.
@@ -167,8 +182,6 @@ const TENTATIVE_MISSES: u32 = 2;
 const TENTATIVE_LASTS: Duration = Duration::from_millis(300);
 /// Frames during a pause are few: one in which a track is missing counts for this share of `lost_after` at least.
 const MISSES_AFTER_PAUSES: u32 = 4;
-/// How near the picture's border a box touches it, in shares of the picture.
-const BORDER: f32 = 0.01;
 
 impl Tracker {
     /// Follows nothing yet.
@@ -194,7 +207,7 @@ impl Tracker {
         self.work.boxes.clear();
         self.work.boxes.extend(detections.iter().map(|detection| extent(detection.rect, size)));
         for round in ROUNDS {
-            self.play(&round, at, detections);
+            self.play(&round, at, size, detections);
         }
         for live in self.live.iter_mut().filter(|live| !live.track.seen) {
             live.miss(passed, size);
@@ -241,7 +254,7 @@ impl Tracker {
     }
 
     /// Matches a round's tracks with its detections.
-    fn play(&mut self, round: &Round, at: Duration, detections: &[Detection]) {
+    fn play(&mut self, round: &Round, at: Duration, size: (u32, u32), detections: &[Detection]) {
         let Work { assigner, boxes, tracks, detections: open } = &mut self.work;
         let settings = &self.settings;
         let live = &mut self.live;
@@ -253,12 +266,12 @@ impl Tracker {
         open.extend((0..detections.len()).filter(|n| of_detection[*n].is_none() && in_round(detections[*n].score)));
         let gain = |row: usize, column: usize| {
             let (live, detection) = (&live[tracks[row]], open[column]);
-            let alike = live.likeness(&boxes[detection], detections[detection].class);
+            let alike = live.likeness(&boxes[detection], detections[detection].class, size);
             if alike >= round.least { alike } else { 0.0 }
         };
         for (row, column) in assigner.solve(tracks.len(), open.len(), gain) {
             let (live, detection) = (&mut live[tracks[*row]], open[*column]);
-            live.see(at, &detections[detection], &boxes[detection], round.sure, settings);
+            live.see(at, size, &detections[detection], &boxes[detection], settings);
             of_detection[detection] = Some(live.track.id);
         }
     }
@@ -279,7 +292,8 @@ impl Tracker {
     /// Begins tracks with what is left.
     fn begin(&mut self, at: Duration, detections: &[Detection]) {
         for (index, detection) in detections.iter().enumerate() {
-            if self.step.of_detection[index].is_some() || !(detection.score >= self.settings.new) {
+            let begins = self.step.of_detection[index].is_none() && detection.score >= self.settings.new;
+            if !begins {
                 continue;
             }
             let seen = self.work.boxes[index];
@@ -326,9 +340,10 @@ impl Live {
     }
 
     /// How likely the box is this track's, 0..=1: overlap after growing by the uncertainty, less where the sizes differ.
-    fn likeness(&self, seen: &Extent, class: u32) -> f32 {
-        let here = self.motion.extent();
-        let margin = (GATE * self.motion.spread()).min(GATE_MOST * here.scale());
+    fn likeness(&self, seen: &Extent, class: u32, size: (u32, u32)) -> f32 {
+        let whole = self.motion.extent();
+        let here = whole.clipped(size);
+        let margin = (GATE * self.motion.spread()).min(GATE_MOST * whole.scale());
         let overlap = here.overlap(seen, margin);
         if overlap <= 0.0 {
             return 0.0;
@@ -337,8 +352,16 @@ impl Live {
         if class == self.track.class { alike } else { OTHER_CLASS * alike }
     }
 
-    fn see(&mut self, at: Duration, detection: &Detection, seen: &Extent, sure: bool, settings: &TrackerSettings) {
-        self.motion.correct(seen, if sure { 1.0 } else { DOUBT });
+    fn see(
+        &mut self,
+        at: Duration,
+        size: (u32, u32),
+        detection: &Detection,
+        seen: &Extent,
+        settings: &TrackerSettings,
+    ) {
+        let sure = detection.score >= settings.high;
+        self.motion.correct(seen, size, if sure { 1.0 } else { DOUBT });
         self.sure_hits += u32::from(sure);
         (self.missed, self.unseen) = (0, Duration::ZERO);
         self.last_rect = detection.rect;

@@ -21,6 +21,7 @@
 #include <cstdio>
 #include <cstring>
 #include <exception>
+#include <map>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -321,6 +322,8 @@ Status context_times(Context const* context, TimeFn tell, void* user) noexcept {
         return STATUS_OK;
     });
 }
+
+#include "mixed.h"
 
 #include "build.h"
 

@@ -128,3 +128,48 @@ fn after_kill_9_the_next_start_ends_what_was_open_once() {
     assert!(restarts > 0, "no track was open at any of {kills} kills");
     eprintln!("{kills} kills, {} tracks, {restarts} ended by the next start", lives.len());
 }
+
+/// Each in its own form, from one run: Frigate, CloudEvents in MQTT 5's binary mode, ONVIF, DeepStream, Home Assistant.
+#[test]
+fn other_consumers_are_told_in_their_own_forms() {
+    let _cores = all_cores();
+    let Some(walk) = clip(Clip::H264) else { return };
+    let switches: String = ["homeassistant", "frigate", "deepstream", "onvif", "cloudevents"]
+        .map(|name| format!("[{name}]\nenabled = true\n{}", own_prefix(name)))
+        .concat();
+    let camera = format!("[[camera]]\nid = \"walk\"\nurl = {walk:?}\npace = \"fast\"\n{SCENE}");
+    let Some(mut daemon) = Daemon::start("", &(camera + &switches + "[events]\nlabels = [\"person\"]\n")) else {
+        return;
+    };
+    daemon.until("the end of the file", LIMIT, |heard| heard.is("walk", CameraStatus::Finished));
+    daemon.until("no person left", LIMIT, |heard| {
+        heard.text("cam/walk/count/person") == "0" && lives(&heard.events).values().all(|life| life.len() > 1)
+    });
+    daemon.finish();
+    let heard = &daemon.heard;
+    let json = |topic: &str| -> serde_json::Value {
+        serde_json::from_str(heard.text(topic)).unwrap_or_else(|e| panic!("{topic}: {e}: {:?}", heard.texts.keys()))
+    };
+    let last = heard.events.last().unwrap();
+    let frigate = json("frigate/events");
+    assert_eq!((frigate["type"].as_str(), frigate["after"]["id"].as_str()), (Some("end"), Some(last.id.as_str())));
+    assert_eq!(frigate["before"]["end_time"], serde_json::Value::Null);
+    assert_eq!((heard.text("frigate/available"), heard.text("frigate/walk/person")), ("offline", "0"));
+    let event: Event = serde_json::from_str(heard.text("cam/walk/cloudevents")).unwrap();
+    assert_eq!((event.id.as_str(), event.seq), (last.id.as_str(), last.seq), "the event without an envelope");
+    assert_eq!(json("cam/walk/deepstream")["sensorId"], "walk");
+    assert!(heard.texts.keys().any(|topic| topic.starts_with("onvif-mj/")), "{:?}", heard.texts.keys());
+    let discovery = json("homeassistant/device/box_walk/config");
+    let components = discovery["cmps"].as_object().unwrap();
+    for part in ["count/person", "occupancy/person", "zone/right/count/person", "events"] {
+        assert!(components.keys().any(|key| key.contains(part)), "{part}: {:?}", components.keys());
+    }
+}
+
+/// Below what the test listens to.
+fn own_prefix(name: &str) -> String {
+    match name {
+        "homeassistant" | "frigate" => format!("prefix = \"watchpost/box/{name}\"\n"),
+        _ => String::new(),
+    }
+}

@@ -5,9 +5,11 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use watchpost::config::Pace;
 use watchpost::event::{CameraStatus, Detections};
 use watchpost::frame::ClockSource;
 
+use crate::rig::{Rig, file};
 use crate::support::clips::{CLIP_FRAMES, Clip, clip};
 use crate::support::cores::{all_cores, some_cores};
 use crate::support::daemon::{Daemon, camera};
@@ -15,7 +17,7 @@ use crate::support::daemon::{Daemon, camera};
 const LIMIT: Duration = Duration::from_secs(30);
 
 fn people(message: &Detections) -> usize {
-    message.objects.iter().filter(|object| object.label == "person").count()
+    message.objects.iter().filter(|object| &*object.label == "person").count()
 }
 
 #[test]
@@ -146,4 +148,33 @@ fn a_change_of_resolution_in_the_stream_is_followed() {
     assert!(large >= CLIP_FRAMES - 2 && small >= CLIP_FRAMES - 2, "{large} and {small} of {CLIP_FRAMES} each");
     assert_eq!(large + small, counts["change"].decoded);
     assert!((60..80).contains(&counts["cut"].decoded), "{:?}", counts["cut"]);
+}
+
+#[test]
+fn the_video_is_found_in_any_container_whatever_comes_first() {
+    let _cores = some_cores();
+    let folder = tempfile::TempDir::new().unwrap();
+    let sound = "audiotestsrc num-buffers=80 ! audio/x-raw,rate=44100 !";
+    let video = "videotestsrc num-buffers=30 ! video/x-raw,format=I420,width=320,height=240,framerate=30/1 !";
+    let h264 = format!("{video} x264enc bframes=0 ! h264parse");
+    let kinds = [
+        ("sound-first.mp4", format!("{sound} avenc_aac ! mux. {h264} ! mux. mp4mux name=mux")),
+        ("sound-first.ts", format!("{sound} avenc_aac ! mux. {h264} ! mux. mpegtsmux name=mux")),
+        ("sound-first.flv", format!("{sound} avenc_aac ! mux. {h264} ! queue ! mux. flvmux name=mux")),
+        ("raw-sound.mkv", format!("{sound} mux. {h264} ! mux. matroskamux name=mux")),
+        ("vp8.webm", format!("{sound} vorbisenc ! mux. {video} vp8enc deadline=1 ! mux. webmmux name=mux")),
+        ("mjpeg.avi", format!("{sound} mux. {video} jpegenc ! mux. avimux name=mux")),
+        ("theora.ogg", format!("{sound} vorbisenc ! mux. {video} theoraenc ! mux. oggmux name=mux")),
+    ];
+    for (name, make) in kinds {
+        let path = folder.path().join(name);
+        let line = format!("-q {make} ! filesink location={}", path.display());
+        let done = Command::new("gst-launch-1.0").args(line.split_whitespace()).status().unwrap();
+        assert!(done.success(), "{line}");
+        let rig = Rig::start(file(path, Pace::Fast, false));
+        for seq in 0..25 {
+            assert_eq!(rig.next().info.seq, seq, "{name}");
+        }
+        rig.stop();
+    }
 }

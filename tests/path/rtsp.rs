@@ -41,13 +41,13 @@ fn h264_and_h265_over_tcp_and_udp_tell_the_cameras_time() {
         let nearest = by_camera.map(|m| m.ts.err_ms).min().unwrap();
         assert!(nearest <= 300, "{id}: both clocks are this host's, {nearest} ms apart");
         assert_eq!(last.size, [768, 576]);
-        assert_eq!((last.schema.as_str(), last.node.as_str()), ("watchpost.detections/1", "box"));
+        assert_eq!((&*last.schema, &*last.node), ("watchpost.detections/1", "box"));
         assert_eq!(last.model.input, [416, 416]);
         let lat = last.lat_ms;
         assert!(lat.decode > 0.0 && lat.infer > 0.0 && lat.total >= lat.decode + lat.queue + lat.infer - 0.01);
         let age = daemon.heard.age_ms(id, 0.5);
         assert!(age < 600.0, "{id}: half of the frames are older than {age} ms");
-        let with_people = messages.iter().filter(|m| m.objects.iter().any(|o| o.label == "person")).count();
+        let with_people = messages.iter().filter(|m| m.objects.iter().any(|o| &*o.label == "person")).count();
         assert!(with_people * 10 >= messages.len() * 8, "{id}: people in {with_people} of {}", messages.len());
         assert!(messages.is_sorted_by(|a, b| a.frame < b.frame && a.seq + 1 == b.seq), "{id}: in order");
         assert!(messages.is_sorted_by(|a, b| a.ts.captured <= b.ts.captured), "{id}: captured goes backward");
@@ -71,7 +71,7 @@ fn a_refused_password_is_not_tried_again_and_stays_secret() {
     ];
     let Some(mut daemon) = Daemon::start("", &cameras.concat()) else { return };
     daemon.until("people on the camera with the right password", LIMIT, |heard| {
-        heard.of("right").iter().any(|(_, m)| m.objects.iter().any(|o| o.label == "person"))
+        heard.of("right").iter().any(|(_, m)| m.objects.iter().any(|o| &*o.label == "person"))
     });
     for id in ["wrong", "none"] {
         daemon.until("a refusal in words", LIMIT, |heard| {

@@ -14,7 +14,7 @@ use watchpost::event::{CameraState, CameraStatus, Detections, Event, FrameCounts
 
 use super::assets::find_assets;
 use super::mosquitto::{Mosquitto, Subscriber, free_port};
-use super::onnx;
+use super::{onnx, schemas};
 
 /// Longest a stop may take: `stop_deadline` below, and a little.
 const STOP: Duration = Duration::from_secs(12);
@@ -87,11 +87,12 @@ impl Heard {
     }
 
     fn take(&mut self, topic: &str, body: &[u8]) {
+        schemas::check(topic, body);
         let levels: Vec<&str> = topic.split('/').collect();
         match levels[..] {
             ["cam", camera, "detections"] => {
                 let message: Detections = json(topic, body);
-                assert_eq!(message.camera, camera);
+                assert_eq!(message.camera.as_str(), camera);
                 self.detections.entry(camera.to_owned()).or_default().push((Instant::now(), message));
             }
             ["cam", _, "events"] => self.events.push(json(topic, body)),

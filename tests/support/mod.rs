@@ -11,4 +11,5 @@ pub mod onnx;
 pub mod program;
 pub mod publisher;
 pub mod rtsp;
+pub mod schemas;
 pub mod tap;

@@ -1,6 +1,7 @@
 //! A publisher under test.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, bounded};
@@ -100,15 +101,15 @@ pub fn detections(seq: u64) -> Detections {
         pts_ns: None,
     };
     Detections {
-        schema: "watchpost.detections/1".to_owned(),
-        node: "box".to_owned(),
-        camera: "gate".to_owned(),
-        boot: "0123ab".to_owned(),
+        schema: "watchpost.detections/1".into(),
+        node: "box".into(),
+        camera: CameraId::new("gate"),
+        boot: "0123ab".into(),
         seq,
         frame: seq,
         ts,
         size: [1920, 1080],
-        model: Model { name: "m".to_owned(), input: [640, 640], engine: "sha256:00".to_owned() },
+        model: Arc::new(Model { name: "m".to_owned(), input: [640, 640], engine: "sha256:00".to_owned() }),
         lat_ms: LatMs { decode: 0.0, queue: 0.0, infer: 0.0, total: 0.0 },
         objects: Vec::new(),
     }

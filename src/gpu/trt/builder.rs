@@ -84,7 +84,7 @@ pub fn build(
         sys::UNAVAILABLE => Err(no_gpu(library, "builder", &call)),
         sys::MODEL => Err(model_error(library, onnx, &refused_nodes(&source, &session, None))),
         sys::EXCEPTION => Err(build_error(library, onnx, &thrown(library))),
-        _ => Err(build_error(library, onnx, &call.reason())),
+        _ => Err(build_error(library, onnx, &call.reason_of_build())),
     }
 }
 
@@ -222,6 +222,8 @@ struct Session<'a> {
     calibration: RefCell<Vec<u8>>,
     engine: RefCell<Vec<u8>>,
     cache: RefCell<Vec<u8>>,
+    /// The user knows that TensorRT refused the timing cache: it says so in two lines.
+    cache_refused: Cell<bool>,
     refused: RefCell<Vec<(i64, Refused)>>,
     supported: RefCell<BTreeSet<i64>>,
 }
@@ -243,6 +245,7 @@ impl<'a> Session<'a> {
             calibration: RefCell::default(),
             engine: RefCell::default(),
             cache: RefCell::default(),
+            cache_refused: Cell::default(),
             refused: RefCell::default(),
             supported: RefCell::default(),
         }
@@ -327,6 +330,9 @@ fn tell_line() {
     // SAFETY: set by `Listening`, which is dropped before the session; the lifetime it lost is not handed on.
     let session = unsafe { &*session };
     if let Some(line) = log::newest() {
+        if log::is_of_cache(&line) && !session.cache_refused.replace(true) {
+            tracing::info!("TensorRT refused the timing cache: this build begins a new one, and takes longer");
+        }
         session.tell_waiting();
         session.tell(Progress::Message(&line));
     }

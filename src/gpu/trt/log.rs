@@ -14,7 +14,8 @@ const ERROR: i32 = 1;
 const INFORMATION: i32 = 3;
 /// Lines kept of one call, and of threads that are in none.
 const LINES_MAX: usize = 64;
-/// Characters of a reason in an error sentence.
+/// Errors of a build in its error sentence, and characters of all of them.
+const ERRORS_TOLD: usize = 2;
 const REASON_CHARS: usize = 400;
 
 /// A line.
@@ -42,7 +43,7 @@ pub(super) fn install(table: &Table) {
     unsafe { (table.log)(receive, INFORMATION) };
 }
 
-/// While it lives, this thread's lines are kept for [`Call::reason`].
+/// While it lives, this thread's lines are kept for [`Call::reason`] and [`Call::reason_of_build`].
 pub(super) struct Call {
     began: Instant,
 }
@@ -55,19 +56,24 @@ impl Call {
         Self { began: Instant::now() }
     }
 
-    /// The first error of this call, which is mostly the cause of the others; else what TensorRT's threads have said
-    /// meanwhile; else the last warning.
+    /// Why this call failed: the first error, which is mostly the cause of the others.
     pub(super) fn reason(&self) -> String {
-        let text = HEARD.with_borrow(|heard| {
-            let own = || heard.iter().flatten();
-            let elsewhere = ELSEWHERE.lock().unwrap_or_else(PoisonError::into_inner);
-            let meanwhile = elsewhere.iter().filter(|line| line.at >= self.began);
-            let mut errors =
-                own().chain(meanwhile).filter(|line| line.severity <= ERROR && !is_of_cache(&line.text));
-            let found = errors.next().or_else(|| own().rfind(|line| line.severity < INFORMATION));
-            found.map_or_else(|| "it does not say why".to_owned(), |line| line.text.clone())
-        });
-        text.trim().trim_end_matches('.').chars().take(REASON_CHARS).collect()
+        reason_in(&self.lines(), |errors| errors.truncate(1))
+    }
+
+    /// Why a build failed: the last errors. What it could live with it said earlier, minutes before perhaps.
+    pub(super) fn reason_of_build(&self) -> String {
+        reason_in(&self.lines(), keep_last)
+    }
+
+    /// All of this call, with the errors of TensorRT's threads meanwhile.
+    fn lines(&self) -> Vec<Line> {
+        let mut lines: Vec<Line> = HEARD.with_borrow(|heard| heard.iter().flatten().cloned().collect());
+        let elsewhere = ELSEWHERE.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.extend(elsewhere.iter().filter(|line| line.at >= self.began && line.severity <= ERROR).cloned());
+        drop(elsewhere);
+        lines.sort_by_key(|line| line.at);
+        lines
     }
 }
 
@@ -78,9 +84,39 @@ impl Drop for Call {
     }
 }
 
+/// The errors that `choose` leaves. What only repeats that there is no engine stands for want of others; the last warning
+/// for want of errors.
+fn reason_in(lines: &[Line], choose: impl Fn(&mut Vec<&str>)) -> String {
+    let told = || lines.iter().filter(|line| !is_of_cache(&line.text));
+    let (generic, mut errors): (Vec<&str>, Vec<&str>) = told()
+        .filter(|line| line.severity <= ERROR)
+        .map(|line| bare(&line.text))
+        .partition(|text| is_generic(text));
+    choose(&mut errors);
+    let warning = || told().rfind(|line| line.severity < INFORMATION).map(|line| bare(&line.text));
+    let text = match errors.as_slice() {
+        [] => generic.last().copied().or_else(warning).unwrap_or("it does not say why").to_owned(),
+        errors => errors.join("; "),
+    };
+    text.chars().take(REASON_CHARS).collect()
+}
+
+fn keep_last(errors: &mut Vec<&str>) {
+    errors.drain(..errors.len().saturating_sub(ERRORS_TOLD));
+}
+
+fn bare(text: &str) -> &str {
+    text.trim().trim_end_matches('.')
+}
+
 /// TensorRT 8.5 calls it an error where a part of the timing cache is of no use to it, and goes on.
-fn is_of_cache(text: &str) -> bool {
+pub(super) fn is_of_cache(text: &str) -> bool {
     text.contains("myelinCache.h") || text.contains("timing cache will not be used")
+}
+
+/// What each build that fails ends with.
+fn is_generic(text: &str) -> bool {
+    text.contains("engine != nullptr")
 }
 
 /// What TensorRT's threads said since the last time. Their errors are this thread's call's from now on.
@@ -128,4 +164,51 @@ fn push(lines: &mut VecDeque<Line>, line: Line) {
         lines.remove(place);
     }
     lines.push_back(line);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reason(lines: &[(i32, &str)]) -> String {
+        let line = |&(severity, text): &(i32, &str)| Line { at: Instant::now(), severity, text: text.to_owned() };
+        reason_in(&lines.iter().map(line).collect::<Vec<_>>(), keep_last)
+    }
+
+    const CACHE: [(i32, &str); 2] = [
+        (
+            ERROR,
+            "1: [myelinCache.h::deserializeFromBuffer::52] Error Code 1: Myelin (Myelin error from unknown graph)",
+        ),
+        (ERROR, "4: The timing cache will not be used!"),
+    ];
+    const NO_ENGINE: (i32, &str) = (
+        ERROR,
+        "2: [builder.cpp::buildSerializedNetwork::751] Error Code 2: Internal Error (Assertion engine != nullptr failed. )",
+    );
+
+    /// What TensorRT 8.5.3 said of a quantized model.
+    #[test]
+    fn a_refused_timing_cache_is_not_why_a_build_failed() {
+        let assertion = "2: [graphOptimizer.cpp::chooseHigherPrecision::6867] Error Code 2: Internal Error (Assertion \
+                         dt1 == DataType::kFLOAT || dt1 == DataType::kHALF failed. )";
+        let mut lines = CACHE.to_vec();
+        lines.extend([(INFORMATION, "Local timing cache in use."), (ERROR, assertion), NO_ENGINE]);
+        assert_eq!(reason(&lines), assertion);
+    }
+
+    #[test]
+    fn the_last_errors_are_told_in_their_order() {
+        assert_eq!(
+            reason(&[(ERROR, "early"), (2, "late"), (ERROR, "cause."), (0, "effect."), NO_ENGINE]),
+            "cause; effect"
+        );
+    }
+
+    #[test]
+    fn without_errors_that_say_something_the_next_best_line_is_told() {
+        assert_eq!(reason(&[(2, "a warning"), NO_ENGINE]), NO_ENGINE.1);
+        assert_eq!(reason(&[(2, "a warning"), (INFORMATION, "news"), CACHE[0], CACHE[1]]), "a warning");
+        assert_eq!(reason(&CACHE), "it does not say why");
+    }
 }

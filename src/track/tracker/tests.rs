@@ -2,20 +2,8 @@ use super::*;
 
 const SIZE: (u32, u32) = (1000, 500);
 
-fn settings() -> TrackerSettings {
-    TrackerSettings {
-        low: 0.1,
-        high: 0.4,
-        new: 0.5,
-        confirm_hits: 3,
-        confirm_after: Duration::from_millis(300),
-        lost_after: Duration::from_secs(2),
-        stationary_after: Duration::from_secs(10),
-    }
-}
-
 fn tracker() -> Tracker {
-    Tracker::new(&settings())
+    Tracker::new(&TrackerSettings::default())
 }
 
 /// 50 pixels wide and 100 high, its left upper corner here; what `class` 0 says of it.

@@ -135,7 +135,7 @@ fn ended(board: &Board, id: &CameraId, reader: &SlotReader) -> Option<Result<(),
     let (_, report) = board.snapshot().remove(id)?;
     match report.status {
         // The last frame is in the slot before this is said.
-        CameraStatus::Finished if reader.view().ready == 0 => Some(Ok(())),
+        CameraStatus::Finished if reader.view().is_none_or(|slot| slot.ready == 0) => Some(Ok(())),
         CameraStatus::Offline if report.attempts > 0 => Some(Err(report.reason)),
         _ => None,
     }

@@ -1,0 +1,223 @@
+//! What is said to other consumers in their own forms, each by a switch of the configuration. The forms themselves are
+//! in [`crate::formats`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::topic::Topics;
+use crate::config::DeepstreamSchema;
+use crate::event::{Counter, Detections, Event};
+use crate::formats::{Message, cloudevents, deepstream, frigate, homeassistant, onvif};
+use crate::frame::CameraId;
+
+/// Which consumers there are.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted {
+    /// First topic level(s) of Home Assistant's discovery.
+    pub homeassistant: Option<String>,
+    /// First topic level(s) of what Frigate would say.
+    pub frigate: Option<String>,
+    /// DeepStream's form, and the topic of all of it where it is one.
+    pub deepstream: Option<(DeepstreamSchema, Option<String>)>,
+    /// ONVIF Profile M below `{base}/{node}`.
+    pub onvif: bool,
+    /// Events as CloudEvents on `cam/{cam}/cloudevents`.
+    pub cloudevents: bool,
+    /// The cameras.
+    pub cameras: BTreeMap<CameraId, Card>,
+}
+
+/// What Home Assistant is told of a camera.
+#[derive(Clone, Debug, Default)]
+pub struct Card {
+    /// Labels that are counted: those of the configuration, and those that were.
+    pub labels: BTreeSet<String>,
+    /// The same by zone.
+    pub zones: BTreeMap<String, BTreeSet<String>>,
+    /// It has events.
+    pub events: bool,
+    /// It has snapshots.
+    pub snapshots: bool,
+}
+
+/// The consumers and what they must be told of later.
+pub struct Consumers {
+    wanted: Wanted,
+    node: String,
+    topics: Topics,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    rules: onvif::Rules,
+    cards: BTreeMap<CameraId, Card>,
+    /// Frigate adds up zones of one name: by zone and label, each camera's count.
+    sums: BTreeMap<(String, String), BTreeMap<CameraId, u64>>,
+}
+
+impl Consumers {
+    /// For the box `node`.
+    pub fn new(wanted: Wanted, node: &str, topics: &Topics) -> Self {
+        let state = Mutex::new(State { cards: wanted.cameras.clone(), ..State::default() });
+        Self { wanted, node: node.to_owned(), topics: topics.clone(), state }
+    }
+
+    /// What follows of an event, after that of its track `before`.
+    pub fn event(&self, before: Option<&Event>, event: &Event) -> Vec<(String, Vec<u8>)> {
+        let mut messages = Vec::new();
+        if let Some(prefix) = &self.wanted.frigate {
+            messages.push(frigate::event(prefix, before, event));
+        }
+        if self.wanted.cloudevents {
+            let topic = self.topics.cloudevents(&CameraId::new(&event.camera));
+            messages.push(cloudevents::structured(topic.as_str(), event));
+        }
+        if self.wanted.onvif {
+            messages.extend(self.lock().rules.events(self.prefix(), event));
+        }
+        messages.into_iter().map(|message| (message.topic, message.body)).collect()
+    }
+
+    /// What follows of a frame's detections.
+    pub fn detections(&self, camera: &CameraId, detections: &Detections) -> Vec<Message> {
+        let mut messages = Vec::new();
+        if let Some((schema, topic)) = &self.wanted.deepstream {
+            let topic = topic.clone().unwrap_or_else(|| self.topics.deepstream(camera).as_str().to_owned());
+            match schema {
+                DeepstreamSchema::Minimal => messages.push(deepstream::minimal(&topic, detections)),
+                DeepstreamSchema::Full => messages.extend(deepstream::full(&topic, detections)),
+            }
+        }
+        if self.wanted.onvif {
+            messages.push(onvif::metadata(self.prefix(), detections));
+        }
+        messages
+    }
+
+    /// What follows of a count, all of it retained. `latest` is what a topic holds.
+    pub fn count(
+        &self,
+        camera: &CameraId,
+        counter: &Counter,
+        value: u64,
+        latest: impl Fn(&str) -> Option<Vec<u8>>,
+    ) -> Vec<Message> {
+        let mut messages = Vec::new();
+        let mut state = self.lock();
+        if let Some(prefix) = &self.wanted.frigate {
+            match counter {
+                Counter::Label(label) => messages.push(frigate::count(prefix, camera.as_str(), label, value)),
+                Counter::Zone(zone, label) => {
+                    let sums = state.sums.entry((zone.clone(), label.clone())).or_default();
+                    sums.insert(camera.clone(), value);
+                    messages.push(frigate::zone_count(prefix, zone, label, sums.values().sum()));
+                }
+                Counter::Line(..) => {}
+            }
+        }
+        if self.wanted.homeassistant.is_some()
+            && let Some(card) = state.cards.get_mut(camera)
+            && card.learn(counter)
+        {
+            let card = card.clone();
+            drop(state);
+            messages.extend(self.card(camera, &card, latest));
+        }
+        messages
+    }
+
+    /// What is counted for certain.
+    pub fn counters(&self) -> Vec<(CameraId, Counter)> {
+        let mut counters = Vec::new();
+        for (camera, card) in self.lock().cards.iter().filter(|(_, card)| card.events) {
+            counters.extend(card.labels.iter().map(|label| (camera.clone(), Counter::Label(label.clone()))));
+            for (zone, labels) in &card.zones {
+                let zone = |label: &String| (camera.clone(), Counter::Zone(zone.clone(), label.clone()));
+                counters.extend(labels.iter().map(zone));
+            }
+        }
+        counters
+    }
+
+    /// What is said at the start, all of it retained.
+    pub fn greeting(&self, latest: impl Fn(&str) -> Option<Vec<u8>>) -> Vec<Message> {
+        let mut messages: Vec<Message> = self.wanted.frigate.iter().map(|p| frigate::available(p, true)).collect();
+        if let Some(prefix) = &self.wanted.homeassistant {
+            let node = homeassistant::node(&self.site(prefix), None);
+            let previous = latest(&node.topic);
+            messages.push(homeassistant::node(&self.site(prefix), previous.as_deref()));
+            let cards = self.lock().cards.clone();
+            messages.extend(cards.iter().filter_map(|(camera, card)| self.card(camera, card, &latest)));
+        }
+        messages
+    }
+
+    /// What is said at the end, all of it retained.
+    pub fn farewell(&self) -> Vec<Message> {
+        self.wanted.frigate.iter().map(|prefix| frigate::available(prefix, false)).collect()
+    }
+
+    /// Whether a retained topic outside of ours is to stay: that of a consumer that there is.
+    pub fn keeps(&self, topic: &str) -> bool {
+        let frigate = self.wanted.frigate.as_ref().is_some_and(|prefix| is_below(prefix, topic));
+        let cards = self.lock();
+        let homeassistant = self.wanted.homeassistant.as_ref().is_some_and(|prefix| {
+            let ours = homeassistant::node_removal(prefix, &self.node).topic == topic;
+            let camera =
+                |camera: &CameraId| homeassistant::camera_removal(prefix, &self.node, camera.as_str()).topic;
+            ours || cards.cards.keys().any(|id| camera(id) == topic)
+        });
+        frigate || homeassistant
+    }
+
+    /// Whether a retained topic is a count of ours for Frigate.
+    pub fn is_count(&self, topic: &str) -> bool {
+        let prefix = self.wanted.frigate.as_ref();
+        prefix.is_some_and(|prefix| is_below(prefix, topic) && *topic != frigate::available(prefix, true).topic)
+    }
+
+    fn card(&self, camera: &CameraId, card: &Card, latest: impl Fn(&str) -> Option<Vec<u8>>) -> Option<Message> {
+        let prefix = self.wanted.homeassistant.as_ref()?;
+        let labels: Vec<String> = card.labels.iter().cloned().collect();
+        let zones: Vec<(String, Vec<String>)> =
+            card.zones.iter().map(|(zone, labels)| (zone.clone(), labels.iter().cloned().collect())).collect();
+        let camera = homeassistant::Camera {
+            id: camera.as_str(),
+            labels: &labels,
+            zones: &zones,
+            events: card.events,
+            snapshots: card.snapshots,
+        };
+        let previous = latest(&homeassistant::camera_removal(prefix, &self.node, camera.id).topic);
+        Some(homeassistant::camera(&self.site(prefix), &camera, previous.as_deref()))
+    }
+
+    fn site<'a>(&'a self, discovery: &'a str) -> homeassistant::Site<'a> {
+        let (topics, version) = (self.prefix(), env!("CARGO_PKG_VERSION"));
+        homeassistant::Site { discovery, topics, node: &self.node, version }
+    }
+
+    fn prefix(&self) -> &str {
+        self.topics.prefix().trim_end_matches('/')
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Card {
+    /// Adds what is counted; whether it was new.
+    fn learn(&mut self, counter: &Counter) -> bool {
+        match counter {
+            Counter::Label(label) => self.labels.insert(label.clone()),
+            Counter::Zone(zone, label) => self.zones.entry(zone.clone()).or_default().insert(label.clone()),
+            Counter::Line(..) => false,
+        }
+    }
+}
+
+fn is_below(prefix: &str, topic: &str) -> bool {
+    topic.strip_prefix(prefix.trim_end_matches('/')).is_some_and(|rest| rest.starts_with('/'))
+}

@@ -1,0 +1,144 @@
+use super::*;
+use crate::frame::ClockSource;
+use crate::track::Polygon;
+use crate::track::zone::Inside;
+use std::time::Instant;
+
+const STEP: Duration = Duration::from_millis(100);
+
+/// A scene with a zone over the right half, told of a frame every 100 ms.
+struct Play {
+    scene: Scene,
+    frame: u64,
+    events: Vec<Event>,
+    counts: BTreeMap<String, u64>,
+}
+
+impl Play {
+    fn new(events: EventRules) -> Self {
+        let right = Zone {
+            name: "right".to_owned(),
+            polygon: Polygon::new(vec![[0.5, 0.0], [1.0, 0.0], [1.0, 1.0], [0.5, 1.0]]),
+            inside: Inside::At(crate::track::Anchor::Foot),
+            labels: Vec::new(),
+            min_score: 0.0,
+            enter_after: Duration::ZERO,
+            leave_after: Duration::ZERO,
+            schedule: None,
+        };
+        let tracking = TrackerSettings {
+            low: 0.1,
+            high: 0.4,
+            new: 0.5,
+            confirm_hits: 3,
+            confirm_after: Duration::from_millis(200),
+            lost_after: Duration::from_secs(1),
+            stationary_after: Duration::from_secs(3),
+        };
+        let rules = Rules {
+            tracking,
+            filter: Filter::default(),
+            zones: vec![right],
+            lines: Vec::new(),
+            events: Some(events),
+        };
+        let labels = Arc::new(vec!["person".to_owned(), "car".to_owned()]);
+        let (node, boot, camera) = ("box".to_owned(), "abc123".to_owned(), CameraId::new("gate"));
+        let scene = Scene::new(Speaker { node, boot, camera, labels }, rules);
+        Self { scene, frame: 0, events: Vec::new(), counts: BTreeMap::new() }
+    }
+
+    /// A frame with boxes of a class around `x`.
+    fn frame(&mut self, class: u32, score: f32, x: &[f32]) {
+        let at = STEP * self.frame as u32;
+        let captured = Captured { wall: SystemTime::UNIX_EPOCH + at, clock: ClockSource::HostArrival, err_ms: 0 };
+        let now = Instant::now();
+        let (camera, size) = (CameraId::new("gate"), (1000, 1000));
+        let frame = FrameInfo { camera, seq: self.frame, arrived: now, decoded: now, captured, pts_ns: None, size };
+        let model = Arc::new(Model::default());
+        let found: Vec<Detection> =
+            x.iter().map(|x| Detection { rect: [x - 0.05, 0.4, x + 0.05, 0.7], score, class }).collect();
+        let mut out = Outcome::default();
+        let sight = Sight { at, frame: &frame, model: &model, now: captured.wall };
+        self.scene.frame(&sight, &found, &mut out);
+        self.take(out);
+        self.frame += 1;
+    }
+
+    fn take(&mut self, out: Outcome) {
+        self.events.extend(out.events);
+        self.counts.extend(out.counts.into_iter().map(|(counter, value)| (counter.to_string(), value)));
+    }
+
+    fn said(&self) -> Vec<(EventKind, Vec<String>)> {
+        self.events.iter().map(|event| (event.kind, event.zones.clone())).collect()
+    }
+}
+
+fn all() -> EventRules {
+    EventRules { labels: Vec::new(), min_score: 0.0, zones: Vec::new(), update_every: Duration::from_secs(60) }
+}
+
+#[test]
+fn a_life_is_a_new_an_update_a_zone_and_an_end() {
+    let mut play = Play::new(all());
+    for step in 0..40 {
+        play.frame(0, 0.9, &[0.3 + 0.01 * step as f32]);
+    }
+    let right = || vec!["right".to_owned()];
+    assert_eq!(play.said(), [(EventKind::New, vec![]), (EventKind::Update, right())]);
+    assert_eq!((play.counts["count/person"], play.counts["zone/right/count/person"]), (1, 1));
+    for _ in 0..15 {
+        play.frame(0, 0.9, &[]);
+    }
+    let end = play.events.last().unwrap();
+    assert_eq!((end.kind, end.end_reason), (EventKind::End, Some(EndReason::Lost)));
+    assert_eq!((end.id.as_str(), end.frame, end.entered_zones.clone()), ("gate-abc123-0", 39, right()));
+    assert_eq!(
+        (end.start.as_str(), end.end.as_deref()),
+        ("1970-01-01T00:00:00.000Z", Some("1970-01-01T00:00:03.900Z"))
+    );
+    assert_eq!((play.counts["count/person"], play.counts["zone/right/count/person"]), (0, 0));
+    assert_eq!(play.events.len(), 3);
+    assert!(!play.scene.is_busy());
+}
+
+#[test]
+fn what_the_rules_leave_out_is_no_event() {
+    let mut cars = Play::new(EventRules { labels: vec!["car".to_owned()], ..all() });
+    let mut sure = Play::new(EventRules { min_score: 0.8, ..all() });
+    let mut zone = Play::new(EventRules { zones: vec![0], ..all() });
+    for play in [&mut cars, &mut sure, &mut zone] {
+        for _ in 0..10 {
+            play.frame(0, 0.7, &[0.2]);
+        }
+        assert!(play.events.is_empty(), "{:?}", play.events);
+    }
+    assert!(cars.counts.is_empty(), "{:?}", cars.counts);
+    assert_eq!(sure.counts["count/person"], 1);
+    sure.frame(0, 0.9, &[0.2]);
+    assert_eq!(sure.said(), [(EventKind::New, vec![])]);
+    let mut out = Outcome::default();
+    zone.scene.clear(EndReason::CameraLost, SystemTime::UNIX_EPOCH, &mut out);
+    assert!(out.events.is_empty(), "it was never told of");
+}
+
+#[test]
+fn a_camera_that_goes_away_ends_everything_once() {
+    let mut play = Play::new(all());
+    for _ in 0..5 {
+        play.frame(1, 0.9, &[0.2, 0.8]);
+    }
+    for _ in 0..2 {
+        let mut out = Outcome::default();
+        play.scene.clear(EndReason::CameraLost, SystemTime::UNIX_EPOCH, &mut out);
+        play.take(out);
+    }
+    let ends = |event: &&Event| event.end_reason == Some(EndReason::CameraLost);
+    assert_eq!(play.events.iter().filter(ends).count(), 2);
+    assert_eq!((play.counts["count/car"], play.counts["zone/right/count/car"]), (0, 0));
+    for _ in 0..5 {
+        play.frame(1, 0.9, &[0.2]);
+    }
+    assert_eq!(play.events.last().unwrap().id, "gate-abc123-2", "ids are never used again");
+}
