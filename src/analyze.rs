@@ -14,6 +14,7 @@ use crate::frame::{CameraId, FrameInfo};
 use crate::metrics::{CameraMetrics, Metrics};
 use crate::rate::RateLimit;
 use crate::scene::{Outcome, Rules, Scene, Sight, Speaker};
+use crate::snapshot::Snapshot;
 use crate::worker::Heartbeat;
 use crate::yolo::{Detection, nms};
 
@@ -31,6 +32,8 @@ pub enum Output<'a> {
     Event(Box<Event>),
     /// A count that changed.
     Count(Counter, u64),
+    /// A view of a track to make a picture of.
+    Snapshot(Snapshot),
     /// All of a batch is said, its last camera's frame too.
     BatchEnd,
 }
@@ -180,6 +183,9 @@ impl Analysis {
         for event in self.outcome.events.drain(..) {
             publish(camera, Output::Event(Box::new(event)));
         }
+        for snapshot in self.outcome.snapshots.drain(..) {
+            publish(camera, Output::Snapshot(snapshot));
+        }
         for (counter, value) in self.outcome.counts.drain(..) {
             publish(camera, Output::Count(counter, value));
         }
@@ -226,7 +232,10 @@ impl Analysis {
         let memory = memory(&mut self.cameras, &self.setup, &self.metrics, &lane.frame);
         memory.arrived = lane.frame.arrived;
         if let Some(scene) = &mut memory.scene {
-            let sight = Sight { at: lane.frame.time(self.epoch), frame: &lane.frame, model, now: wall };
+            // Taken: the batch is used again, and what is in it would stay.
+            let thumbnail = lane.thumbnail.take();
+            let (at, thumbnail) = (lane.frame.time(self.epoch), thumbnail.as_ref());
+            let sight = Sight { at, frame: &lane.frame, model, now: wall, thumbnail };
             scene.sift(lane.frame.size, &mut self.found);
             scene.frame(&sight, &self.found, &mut self.outcome);
         }

@@ -238,6 +238,8 @@ pub struct PublishMetrics {
     pub published: Counter,
     /// `detections` dropped because the broker was slow or away.
     pub detections_dropped: Counter,
+    /// Pictures of tracks not published because the broker was slow or away.
+    pub snapshots_dropped: Counter,
     /// Spooled messages not yet acknowledged.
     pub spool_pending: Gauge,
     /// Bytes of spooled messages.
@@ -395,6 +397,8 @@ impl Metrics {
         r.register("mqtt_failures", "Failed attempts and lost connections", p.failures.clone());
         r.register("mqtt_published", "Messages handed to the connection", p.published.clone());
         r.register("detections_dropped", "Detections dropped: broker slow or away", p.detections_dropped.clone());
+        let snapshots = p.snapshots_dropped.clone();
+        r.register("mqtt_snapshots_dropped", "Pictures of tracks not published: broker slow or away", snapshots);
         r.register("spool_pending", "Spooled messages not yet acknowledged", p.spool_pending.clone());
         r.register("spool_bytes", "Bytes of spooled messages", p.spool_bytes.clone());
         r.register("spool_dropped", "Spooled messages dropped: spool full", p.spool_dropped.clone());

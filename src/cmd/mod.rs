@@ -8,6 +8,7 @@ mod engine;
 mod probe;
 mod run;
 mod schema;
+mod snapshots;
 pub mod status_line;
 mod track;
 
@@ -137,7 +138,8 @@ fn wanted(config: &Config) -> publish::Wanted {
             false => (zone.name.clone(), zone.labels.iter().cloned().collect()),
         });
         let events = config.tracking.is_some() && camera.events.is_some();
-        publish::Card { labels: labels(), zones: zones.collect(), events, snapshots: false }
+        let snapshots = events && config.snapshots.as_ref().is_some_and(|snapshots| snapshots.publish);
+        publish::Card { labels: labels(), zones: zones.collect(), events, snapshots }
     };
     publish::Wanted {
         homeassistant: config.homeassistant.as_ref().map(|homeassistant| homeassistant.prefix.clone()),

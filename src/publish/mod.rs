@@ -61,7 +61,7 @@ use consumers::Consumers;
 use draft::Draft;
 use embedded::Embedded;
 use notice::Notices;
-use queue::{Live, LiveQueue};
+use queue::{Kind, Live, LiveQueue};
 use spool::{Batch, Derive, Spool};
 
 /// Entries that may wait for the spool: minutes of events.
@@ -173,7 +173,7 @@ impl Publisher {
     /// to wake the thread that sends for each of a batch's messages costs both threads more than the messages do.
     pub fn detections(&self, camera: &CameraId, message: &Detections) {
         if !self.shared.live.is_open() {
-            self.shared.live.count_dropped();
+            self.shared.live.count_dropped(Kind::Message);
             return;
         }
         let topic = self.shared.topics.detections(camera);
@@ -184,7 +184,7 @@ impl Publisher {
         }
         for message in self.shared.consumers.detections(camera, message) {
             let topic = Topic::of_consumer(message.topic);
-            waiting = self.shared.live.push(Live { topic, body: message.body, made: Instant::now() });
+            waiting = self.shared.live.push(Live::new(topic, message.body));
         }
         if waiting >= WAITING_MAX {
             self.wake();
@@ -202,6 +202,24 @@ impl Publisher {
             self.shared.live.push_health(live);
             self.shared.wake.notify_one();
         }
+    }
+
+    /// The best picture of a track so far, a JPEG at QoS 0. Never blocks; dropped and counted while there is no connection,
+    /// and where the broker is slow, the oldest first.
+    pub fn snapshot(&self, camera: &CameraId, track: &str, jpeg: &[u8]) {
+        let topic = self.shared.topics.snapshot_of(camera, track);
+        self.shared.live.push_picture(Live { kind: Kind::Picture, ..Live::new(topic, jpeg.to_vec()) });
+        self.shared.wake.notify_one();
+    }
+
+    /// The latest picture of a camera, retained: it goes through the spool, so this is for one a second at most.
+    pub fn latest_snapshot(&self, camera: &CameraId, jpeg: &[u8]) {
+        self.retain(self.shared.topics.snapshot(camera), jpeg.to_vec());
+    }
+
+    /// Clears the latest picture of a camera.
+    pub fn forget_snapshot(&self, camera: &CameraId) {
+        self.forget(self.shared.topics.snapshot(camera));
     }
 
     /// A notice: one sentence for people. On disk before it is sent, at QoS 1. Waits only where the disk is slower
@@ -293,7 +311,7 @@ impl Publisher {
 /// Writes into `body`, which is empty.
 fn live(topic: Topic, message: &impl serde::Serialize, mut body: Vec<u8>) -> Option<Live> {
     match serde_json::to_writer(&mut body, message) {
-        Ok(()) => Some(Live { topic, body, made: Instant::now() }),
+        Ok(()) => Some(Live::new(topic, body)),
         Err(error) => {
             tracing::error!("a message for {topic} cannot be written as JSON: {error}");
             None
@@ -378,7 +396,7 @@ pub fn start_for(
     let shared = Arc::new(Shared {
         notices,
         consumers,
-        live: LiveQueue::new(metrics.detections_dropped.clone()),
+        live: LiveQueue::new(metrics.detections_dropped.clone(), metrics.snapshots_dropped.clone()),
         metrics,
         spool,
         wake: Notify::new(),

@@ -12,3 +12,4 @@ mod pool;
 mod repeat;
 mod rig;
 mod rtsp;
+mod snapshots;
