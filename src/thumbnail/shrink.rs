@@ -52,7 +52,8 @@ impl Shrink {
             self.columns.push((from, to, bounds(source.0, size.0)));
             self.columns.len() - 1
         });
-        let work = Work { plane, source, size, columns: &self.columns[at].2, sums: &mut self.sums, out };
+        let columns = &self.columns[at].2;
+        let work = Work { plane, source, size, columns, sums: &mut self.sums, out };
         pulp::Arch::new().dispatch(work);
     }
 }
@@ -95,7 +96,8 @@ impl pulp::WithSimd for Work<'_, '_> {
             sum_rows(bytes, stride, top..bottom, self.sums);
             let place = y as usize * width..(y as usize + 1) * width;
             for (offset, out) in self.out.iter_mut().enumerate() {
-                average(&self.sums[offset..], interleaved, bottom - top, self.columns, &mut out[place.clone()]);
+                let sums = &self.sums[offset..];
+                average(sums, interleaved, bottom - top, self.columns, &mut out[place.clone()]);
             }
         }
     }
@@ -118,15 +120,64 @@ fn sum_rows(bytes: &[u8], stride: usize, rows: std::ops::Range<usize>, sums: &mu
 /// Means of neighbours in a row of sums over `rows` rows; every `step`th value counts.
 #[inline(always)]
 fn average(sums: &[u16], step: usize, rows: usize, columns: &[u32], out: &mut [u8]) {
-    let least = columns.windows(2).map(|pair| pair[1] - pair[0]).min().unwrap_or(1) as usize;
-    let scale = |count: usize| 1.0 / (rows * count) as f32;
-    // Shares differ by one pixel at most.
-    let scales = [scale(least), scale(least + 1)];
-    let mean = |sum: u32, count: usize| (sum as f32 * scales[count - least] + 0.5) as u8;
+    let whole = columns.last().map_or(0, |last| *last as usize);
+    let share = whole / out.len();
+    match (share * out.len() == whole, step, share) {
+        // What cameras have, 4:3 or 16:9 of 640, 1280, 1920, 2560: the loops know their numbers.
+        (true, 1, 1) => average_of::<1, 1>(sums, rows, out),
+        (true, 1, 2) => average_of::<1, 2>(sums, rows, out),
+        (true, 1, 3) => average_of::<1, 3>(sums, rows, out),
+        (true, 1, 4) => average_of::<1, 4>(sums, rows, out),
+        (true, 1, 6) => average_of::<1, 6>(sums, rows, out),
+        (true, 2, 1) => average_of::<2, 1>(sums, rows, out),
+        (true, 2, 2) => average_of::<2, 2>(sums, rows, out),
+        (true, 2, 3) => average_of::<2, 3>(sums, rows, out),
+        (true, 2, 4) => average_of::<2, 4>(sums, rows, out),
+        (true, 2, 6) => average_of::<2, 6>(sums, rows, out),
+        _ => average_any(sums, step, rows, columns, out),
+    }
+}
+
+/// 1 / `count` as [`mean`] takes it.
+fn inverse(count: usize) -> u32 {
+    ((ONE + count as u64 / 2) / count as u64) as u32
+}
+
+const ONE: u64 = 1 << 24;
+
+/// 255 times one, and a half: just within 32 bits. Of 600 values the mean is off by less than a hundredth.
+#[inline(always)]
+fn mean(sum: u32, inverse: u32) -> u8 {
+    ((sum * inverse + (ONE / 2) as u32) >> 24) as u8
+}
+
+/// Each pixel stands for `SHARE` neighbours, `STEP` values apart.
+#[inline(always)]
+fn average_of<const STEP: usize, const SHARE: usize>(sums: &[u16], rows: usize, out: &mut [u8]) {
+    let inverse = inverse(rows * SHARE);
+    for (at, out) in out.iter_mut().enumerate() {
+        let mut sum = 0;
+        // The last value of an interleaved row is the other plane's.
+        for each in 0..SHARE {
+            sum += u32::from(sums[(at * SHARE + each) * STEP]);
+        }
+        *out = mean(sum, inverse);
+    }
+}
+
+/// Shares that differ by one neighbour at most: the last of the longer ones is added or not, without a branch.
+#[inline(always)]
+fn average_any(sums: &[u16], step: usize, rows: usize, columns: &[u32], out: &mut [u8]) {
+    let least = columns.last().map_or(1, |last| *last as usize / out.len());
+    let inverses = [inverse(rows * least), inverse(rows * (least + 1))];
+    let end = sums.len() - 1;
     for (out, pair) in out.iter_mut().zip(columns.windows(2)) {
-        let (from, to) = (pair[0] as usize, pair[1] as usize);
-        let share = &sums[from * step..(to - 1) * step + 1];
-        let sum = share.iter().step_by(step).map(|sum| u32::from(*sum)).sum();
-        *out = mean(sum, to - from);
+        let from = pair[0] as usize;
+        let longer = (pair[1] as usize - from - least).min(1);
+        let mut sum = u32::from(sums[((from + least) * step).min(end)]) * longer as u32;
+        for each in 0..least {
+            sum += u32::from(sums[(from + each) * step]);
+        }
+        *out = mean(sum, inverses[longer]);
     }
 }
