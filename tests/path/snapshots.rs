@@ -85,7 +85,7 @@ fn every_track_that_ended_has_its_picture_in_the_folder_on_mqtt_and_by_http() {
     daemon.finish();
 }
 
-/// A picture that is not published any more does not stay on the broker, and one of a start before stays in the folder.
+/// What is in the folder is found again by the next start.
 #[test]
 fn after_a_restart_what_is_kept_is_still_served() {
     let _cores = all_cores();
