@@ -46,7 +46,7 @@ impl Backend for Idle {
         }
         let Some((begun, frames)) = self.running.pop_front() else { return Ok(false) };
         let letterbox = Letterbox::new((8, 8), (8, 8), Fit::Centre);
-        let lane = |f: Frame| Lane { frame: f.info, letterbox, candidates: Candidates::default() };
+        let lane = |f: Frame| Lane { frame: f.info, letterbox, candidates: Candidates::default(), thumbnail: None };
         (out.submitted, out.lanes) = (begun, frames.into_iter().map(lane).collect());
         Ok(true)
     }

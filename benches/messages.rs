@@ -69,7 +69,7 @@ fn main() {
         analysis.run(&batches.1, &back, &gone.1, &heart, |camera, output| match output {
             Output::Detections(message) => sink.detections(camera, message),
             Output::BatchEnd => sink.wake(),
-            Output::Event(_) | Output::Count(..) => {}
+            Output::Event(_) | Output::Count(..) | Output::Snapshot(_) => {}
         });
     });
     let names: Vec<CameraId> = (0..CAMERAS).map(|n| CameraId::new(&format!("cam{n:03}"))).collect();
@@ -124,7 +124,7 @@ fn lane(camera: &CameraId, seq: u64) -> Lane {
     };
     let boxes = (0..BOXES).map(one).collect();
     let candidates = Candidates { boxes, final_boxes: false, dropped: 0 };
-    Lane { frame, letterbox: Letterbox::new(size, (640, 640), Fit::Centre), candidates }
+    Lane { frame, letterbox: Letterbox::new(size, (640, 640), Fit::Centre), candidates, thumbnail: None }
 }
 
 /// Nanoseconds on a processor, by the name of the thread.

@@ -10,10 +10,11 @@ use crossbeam::channel::{Receiver, Sender};
 use crate::backend::{Batch, Lane};
 use crate::config::DetectionsMode;
 use crate::event::{Counter, DETECTIONS_SCHEMA, Detections, EndReason, Event, LatMs, Model, Object, Ts, rfc3339};
-use crate::frame::{CameraId, ClockSource, FrameInfo};
+use crate::frame::{CameraId, FrameInfo};
 use crate::metrics::{CameraMetrics, Metrics};
 use crate::rate::RateLimit;
 use crate::scene::{Outcome, Rules, Scene, Sight, Speaker};
+use crate::snapshot::Snapshot;
 use crate::worker::Heartbeat;
 use crate::yolo::{Detection, nms};
 
@@ -31,6 +32,8 @@ pub enum Output<'a> {
     Event(Box<Event>),
     /// A count that changed.
     Count(Counter, u64),
+    /// A view of a track to make a picture of.
+    Snapshot(Snapshot),
     /// All of a batch is said, its last camera's frame too.
     BatchEnd,
 }
@@ -228,6 +231,9 @@ impl Analysis {
         for event in self.outcome.events.drain(..) {
             publish(camera, Output::Event(Box::new(event)));
         }
+        for snapshot in self.outcome.snapshots.drain(..) {
+            publish(camera, Output::Snapshot(snapshot));
+        }
         for (counter, value) in self.outcome.counts.drain(..) {
             publish(camera, Output::Count(counter, value));
         }
@@ -333,7 +339,10 @@ impl Analysis {
         let memory = self.cameras.get_mut(&lane.frame.camera)?;
         memory.arrived = lane.frame.arrived;
         if let Some(scene) = &mut memory.scene {
-            let sight = Sight { at: time_of(&lane.frame, self.epoch), frame: &lane.frame, model, now: wall };
+            // Taken: the batch is used again, and what is in it would stay.
+            let thumbnail = lane.thumbnail.take();
+            let (at, thumbnail) = (lane.frame.time(self.epoch), thumbnail.as_ref());
+            let sight = Sight { at, frame: &lane.frame, model, now: wall, thumbnail };
             scene.sift(lane.frame.size, &mut self.found);
             scene.frame(&sight, &self.found, &mut self.outcome);
         }
@@ -417,15 +426,6 @@ impl Analysis {
     }
 }
 
-/// What tracks live by: the time of arrival, which no camera's clock moves; of a file its own time, since it may be read
-/// faster.
-fn time_of(frame: &FrameInfo, epoch: Instant) -> Duration {
-    match frame.captured.clock {
-        ClockSource::File => frame.captured.wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default(),
-        ClockSource::RtcpSr | ClockSource::HostArrival => frame.arrived.saturating_duration_since(epoch),
-    }
-}
-
 /// The camera's mode and its most messages a second.
 fn worth_a_message(policy: Option<&Policy>, memory: &mut Memory, found: &[Detection], now: Instant) -> bool {
     let Some(policy) = policy else { return true };
@@ -495,7 +495,7 @@ mod tests {
         let rect = |x: f32| [x, 140.0, x + 64.0, 320.0];
         let boxes = boxes.iter().map(|(x, score)| Candidate { rect: rect(*x), score: *score, class: 0 }).collect();
         let candidates = Candidates { boxes, final_boxes: false, dropped: 0 };
-        Lane { frame, letterbox: Letterbox::new(size, (640, 640), Fit::Centre), candidates }
+        Lane { frame, letterbox: Letterbox::new(size, (640, 640), Fit::Centre), candidates, thumbnail: None }
     }
 
     #[test]

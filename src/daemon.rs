@@ -20,6 +20,7 @@ use crate::infer::{Inference, News};
 use crate::metrics::Metrics;
 use crate::scene::{EventRules, Rules};
 use crate::slot::{self, Arrivals, Waker};
+use crate::thumbnail::Thumbnails;
 use crate::track::tracker::TrackerSettings;
 use crate::worker::{self, Heartbeat};
 
@@ -86,9 +87,13 @@ impl Graph {
         let (swap, swaps) = bounded(1);
         let stopping = Arc::new(AtomicBool::new(false));
         let progress = progress(telling.clone(), swap, hearts[0].clone(), Arc::clone(&stopping));
-        let settings = settings.clone();
+        let (settings, thumbnails) = (settings.clone(), thumbnails(config, around));
         let inference = Inference {
-            open: Box::new(move |wake| settings.open(wake, &progress)),
+            open: Box::new(move |wake| {
+                let mut backend = settings.open(wake, &progress)?;
+                thumbnails.iter().for_each(|thumbnails| backend.set_thumbnails(thumbnails.clone()));
+                Ok(backend)
+            }),
             swaps,
             roster: arrivals,
             wake: wake.clone(),
@@ -259,6 +264,11 @@ fn view(config: &Config, camera: &CameraConfig) -> View {
     View { policy: policy(camera), rules: rules(config, camera) }
 }
 
+/// What snapshots are made of; `None`: there are none.
+fn thumbnails(config: &Config, around: &Surroundings) -> Option<Thumbnails> {
+    config.snapshots.as_ref().map(|_| Thumbnails::new(config.cameras.len(), around.metrics.thumbnails.clone()))
+}
+
 /// What is looked for in a camera's picture; `None`: nothing is tracked.
 fn rules(config: &Config, camera: &CameraConfig) -> Option<Rules> {
     let tracking = config.tracking.as_ref()?;
@@ -282,6 +292,8 @@ fn rules(config: &Config, camera: &CameraConfig) -> Option<Rules> {
         zones: camera.zones.clone(),
         lines: camera.lines.clone(),
         events,
+        snapshots: config.snapshots.is_some(),
+        snapshot_urls: config.http.enabled,
     })
 }
 

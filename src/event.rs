@@ -174,7 +174,8 @@ pub struct Event {
     /// Why it ended; in an `end` only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub end_reason: Option<EndReason>,
-    /// Where its picture can be had by HTTP, where there is one.
+    /// Where its picture can be had: a path of this box's HTTP server, which may take a moment to have it. Absent where there is
+    /// none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub snapshot_url: Option<String>,
     /// Sent again, or later than it happened, because the broker was away.

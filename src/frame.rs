@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -81,6 +81,17 @@ pub struct FrameInfo {
     pub pts_ns: Option<u64>,
     /// Width and height of the source, in pixels.
     pub size: (u32, u32),
+}
+
+impl FrameInfo {
+    /// Time since some moment (`epoch`, which must stay the same): of arrival, which no camera's clock moves; of a file its own
+    /// time, since it may be read faster.
+    pub fn time(&self, epoch: Instant) -> Duration {
+        match self.captured.clock {
+            ClockSource::File => self.captured.wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default(),
+            ClockSource::RtcpSr | ClockSource::HostArrival => self.arrived.saturating_duration_since(epoch),
+        }
+    }
 }
 
 /// A decoded frame on loan from its decoder's pool.

@@ -392,7 +392,12 @@ mod tests {
                 return Err(error);
             }
             let letterbox = Letterbox::new((8, 8), (8, 8), Fit::Centre);
-            let lane = |f: Frame| Lane { frame: f.info, letterbox, candidates: crate::yolo::Candidates::default() };
+            let lane = |f: Frame| Lane {
+                frame: f.info,
+                letterbox,
+                candidates: crate::yolo::Candidates::default(),
+                thumbnail: None,
+            };
             out.lanes = frames.into_iter().map(lane).collect();
             Ok(true)
         }

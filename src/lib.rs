@@ -13,6 +13,8 @@
 //! 8. [`formats`] puts them into the forms in which others read them,
 //! 9. [`publish`] spools and sends them.
 //!
+//! Beside it, a [`thumbnail`] of a frame goes with its detections; of a track's best one [`snapshot`] makes a picture.
+//!
 //! Around it: [`config`] says what is true, [`daemon`] wires, [`metrics`], [`health`] and [`http`] tell, [`worker`], [`rate`],
 //! [`signal`], [`systemd`], [`process`] and [`logging`] hold the process, [`cli`] and [`cmd`] are the commands.
 
@@ -30,6 +32,8 @@ pub mod letterbox;
 pub mod mask;
 pub mod publish;
 pub mod slot;
+pub mod snapshot;
+pub mod thumbnail;
 pub mod track;
 pub mod yolo;
 

@@ -201,6 +201,30 @@ pub struct StageMetrics {
     pub captured: Latency,
 }
 
+/// Counters of thumbnails.
+#[derive(Clone, Debug, Default)]
+pub struct ThumbnailMetrics {
+    /// What one costs the backend.
+    pub time: Latency,
+    /// Frames without one because all the memory for them was in use.
+    pub missed: Counter,
+}
+
+/// Counters of snapshots.
+#[derive(Clone, Debug, Default)]
+pub struct SnapshotMetrics {
+    /// Encoding and writing one.
+    pub time: Latency,
+    /// Pictures written.
+    pub written: Counter,
+    /// Pictures dropped because too many waited, or because they could not be written.
+    pub dropped: Counter,
+    /// Bytes in the folder.
+    pub bytes: Gauge,
+    /// Pictures in the folder.
+    pub files: Gauge,
+}
+
 /// Counters of the publisher.
 #[derive(Clone, Debug, Default)]
 pub struct PublishMetrics {
@@ -214,6 +238,8 @@ pub struct PublishMetrics {
     pub published: Counter,
     /// `detections` dropped because the broker was slow or away.
     pub detections_dropped: Counter,
+    /// Pictures of tracks not published because the broker was slow or away.
+    pub snapshots_dropped: Counter,
     /// Spooled messages not yet acknowledged.
     pub spool_pending: Gauge,
     /// Bytes of spooled messages.
@@ -246,6 +272,10 @@ pub struct Metrics {
     pub lanes_total: Counter,
     /// Failed batches and reopened backends.
     pub backend_failures: Counter,
+    /// Thumbnails.
+    pub thumbnails: ThumbnailMetrics,
+    /// Snapshots.
+    pub snapshots: SnapshotMetrics,
     /// The publisher.
     pub publish: PublishMetrics,
 }
@@ -268,10 +298,13 @@ impl Default for Metrics {
             lanes_filled: Counter::default(),
             lanes_total: Counter::default(),
             backend_failures: Counter::default(),
+            thumbnails: ThumbnailMetrics::default(),
+            snapshots: SnapshotMetrics::default(),
             publish: PublishMetrics::default(),
         };
         metrics.register_cameras();
         metrics.register_stages();
+        metrics.register_pictures();
         metrics.register_publish();
         metrics
     }
@@ -347,12 +380,28 @@ impl Metrics {
             total: stage("total"),
             captured: stage("captured"),
         };
+        self.thumbnails.time = stage("thumbnail");
+        self.snapshots.time = stage("snapshot");
         let r = &mut self.registry;
         r.register_with_unit("stage", "Latency of each stage of the data path", Unit::Seconds, family);
         r.register("batches", "Batches through the engine", self.batches.clone());
         r.register("lanes_filled", "Lanes filled in those batches", self.lanes_filled.clone());
         r.register("lanes", "Lanes there were in those batches", self.lanes_total.clone());
         r.register("backend_failures", "Failed batches and reopened backends", self.backend_failures.clone());
+    }
+
+    fn register_pictures(&mut self) {
+        let (r, s) = (&mut self.registry, &self.snapshots);
+        let missed = self.thumbnails.missed.clone();
+        r.register("thumbnails_missed", "Frames without a thumbnail: no memory left for one", missed);
+        r.register("snapshots_written", "Pictures of tracks written", s.written.clone());
+        r.register(
+            "snapshots_dropped",
+            "Pictures of tracks not written: too many at once, or disk",
+            s.dropped.clone(),
+        );
+        r.register("snapshots_bytes", "Bytes of the snapshots kept", s.bytes.clone());
+        r.register("snapshots_files", "Snapshots kept", s.files.clone());
     }
 
     fn register_publish(&mut self) {
@@ -362,6 +411,8 @@ impl Metrics {
         r.register("mqtt_failures", "Failed attempts and lost connections", p.failures.clone());
         r.register("mqtt_published", "Messages handed to the connection", p.published.clone());
         r.register("detections_dropped", "Detections dropped: broker slow or away", p.detections_dropped.clone());
+        let snapshots = p.snapshots_dropped.clone();
+        r.register("mqtt_snapshots_dropped", "Pictures of tracks not published: broker slow or away", snapshots);
         r.register("spool_pending", "Spooled messages not yet acknowledged", p.spool_pending.clone());
         r.register("spool_bytes", "Bytes of spooled messages", p.spool_bytes.clone());
         r.register("spool_dropped", "Spooled messages dropped: spool full", p.spool_dropped.clone());

@@ -15,6 +15,9 @@ use std::time::{Duration, SystemTime};
 use crate::event::{Counter, Crossing, EVENT_SCHEMA, EndReason, Event, EventKind, Model, Ts, rfc3339};
 use crate::frame::{CameraId, Captured, FrameInfo};
 use crate::letterbox::Rect;
+use crate::snapshot::best::{Best, View};
+use crate::snapshot::{self, Snapshot};
+use crate::thumbnail::Thumbnail;
 use crate::track::filter::{Filter, Sieve};
 use crate::track::line::{self, Direction, Line, LineWatch};
 use crate::track::tracker::{Exit, Track, Tracker, TrackerSettings};
@@ -42,6 +45,10 @@ pub struct Rules {
     pub lines: Vec<Line>,
     /// Which tracks become events; `None`: none, and nothing is counted.
     pub events: Option<EventRules>,
+    /// Pictures are made of tracks that become events.
+    pub snapshots: bool,
+    /// These can be had by HTTP.
+    pub snapshot_urls: bool,
 }
 
 /// Which tracks become events.
@@ -81,6 +88,8 @@ pub struct Sight<'a> {
     pub model: &'a Arc<Model>,
     /// Now, by the clock of the world.
     pub now: SystemTime,
+    /// The frame in small, where there is one.
+    pub thumbnail: Option<&'a Arc<Thumbnail>>,
 }
 
 /// What is to be said after a frame.
@@ -92,6 +101,8 @@ pub struct Outcome {
     pub events: Vec<Event>,
     /// Counts that changed.
     pub counts: Vec<(Counter, u64)>,
+    /// Views of tracks to make pictures of.
+    pub snapshots: Vec<Snapshot>,
 }
 
 /// A track that has not ended.
@@ -108,6 +119,7 @@ struct Open {
     /// So many of its crossings are counted.
     counted: usize,
     told: Option<Told>,
+    best: Best,
 }
 
 /// The frame in which a track was seen last.
@@ -227,7 +239,7 @@ impl Scene {
             model: Arc::clone(sight.model),
         };
         for track in tracks {
-            self.follow(track, &seen);
+            self.follow(track, &seen, sight.thumbnail);
         }
         self.tell(sight.now, out);
         self.count(out);
@@ -253,7 +265,7 @@ impl Scene {
         format!("{}-{}-{track}", self.speaker.camera, self.speaker.boot)
     }
 
-    fn follow(&mut self, track: Track, seen: &Seen) {
+    fn follow(&mut self, track: Track, seen: &Seen, thumbnail: Option<&Arc<Thumbnail>>) {
         let (id, wall) = (track.id, seen.captured.wall);
         let open = self.open.entry(id).or_insert_with(|| Open {
             start: wall,
@@ -264,6 +276,7 @@ impl Scene {
             crossings: Vec::new(),
             counted: 0,
             told: None,
+            best: Best::default(),
         });
         open.track = track;
         if !open.track.seen {
@@ -271,6 +284,10 @@ impl Scene {
         }
         open.last = seen.clone();
         let (rect, class, score) = (open.track.rect, open.track.class, open.track.score);
+        let is_wanted = self.wanted.get(class as usize) == Some(&true);
+        if let Some(thumbnail) = thumbnail.filter(|_| self.rules.snapshots && is_wanted) {
+            open.best.offer(self.at, View { thumbnail: Arc::clone(thumbnail), rect, score });
+        }
         for zone in &self.zones.update(id, self.at, wall, rect, class, score).entered {
             if !open.entered.contains(zone) {
                 open.entered.push(*zone);
@@ -291,6 +308,8 @@ impl Scene {
                 due.extend(open.due(rules, self.at).map(|kind| (*id, kind)));
             }
         }
+        let every = rules.update_every;
+        self.picture(&due, every, out);
         for (id, kind) in due {
             let Some(open) = self.open.get(&id) else { continue };
             let (event, told) = (self.event(open, kind, None, now), open.told(self.at));
@@ -301,6 +320,29 @@ impl Scene {
         }
     }
 
+    /// Views of tracks that are events or become one now: before that is said, so that it says where they are.
+    fn picture(&mut self, due: &[(u64, EventKind)], every: Duration, out: &mut Outcome) {
+        let at = self.at;
+        let mut views = Vec::new();
+        for (id, open) in &mut self.open {
+            if open.told.is_some() || due.contains(&(*id, EventKind::New)) {
+                views.extend(open.best.due(at, every).map(|view| (*id, open.track.class, view)));
+            }
+        }
+        out.snapshots.extend(views.into_iter().map(|(id, class, view)| self.snapshot(id, class, view)));
+    }
+
+    fn snapshot(&self, id: u64, class: u32, view: View) -> Snapshot {
+        Snapshot {
+            camera: self.speaker.camera.clone(),
+            track: self.id(id),
+            label: self.label(class),
+            score: view.score,
+            rect: view.rect,
+            thumbnail: view.thumbnail,
+        }
+    }
+
     fn is_wanted(&self, open: &Open) -> bool {
         self.wanted.get(open.track.class as usize) == Some(&true)
     }
@@ -308,8 +350,10 @@ impl Scene {
     fn end(&mut self, id: u64, reason: EndReason, now: SystemTime, out: &mut Outcome) {
         self.zones.forget(id);
         self.lines.forget(id);
-        let Some(open) = self.open.remove(&id) else { return };
+        let Some(mut open) = self.open.remove(&id) else { return };
         if open.told.is_some() {
+            let view = open.best.last(self.at);
+            out.snapshots.extend(view.map(|view| self.snapshot(id, open.track.class, view)));
             out.events.push(self.event(&open, EventKind::End, Some(reason), now));
         }
     }
@@ -344,6 +388,11 @@ impl Scene {
                 Counter::Line(self.rules.lines[line].name.clone(), direction, self.label(class))
             }
         }
+    }
+
+    fn snapshot_url(&self, open: &Open) -> Option<String> {
+        let has_one = self.rules.snapshot_urls && open.best.is_taken();
+        has_one.then(|| snapshot::url(&self.speaker.camera, &self.id(open.track.id)))
     }
 
     fn label(&self, class: u32) -> String {
@@ -391,7 +440,7 @@ impl Scene {
             end: (kind == EventKind::End).then(|| ts.captured.clone()),
             stationary: track.stationary,
             end_reason: reason,
-            snapshot_url: None,
+            snapshot_url: self.snapshot_url(open),
             replayed: false,
             ts,
         }

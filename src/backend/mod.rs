@@ -16,6 +16,7 @@ use crate::event::Model;
 use crate::frame::{Frame, FrameInfo, GpuShare};
 use crate::gpu::device::Device;
 use crate::letterbox::Letterbox;
+use crate::thumbnail::{Thumbnail, Thumbnails};
 use crate::yolo::Candidates;
 
 /// What a backend runs and how much of it at once.
@@ -52,6 +53,8 @@ pub struct Lane {
     pub letterbox: Letterbox,
     /// Boxes over the confidence threshold.
     pub candidates: Candidates,
+    /// The frame in small, where the backend was given [`Thumbnails`], something was found, and one was due.
+    pub thumbnail: Option<Arc<Thumbnail>>,
 }
 
 /// A finished batch. Reused through a free list, so that the lists keep their memory.
@@ -132,6 +135,21 @@ pub trait Backend {
     ///
     /// What became of the oldest batch; it is no longer in flight then.
     fn try_collect(&mut self, out: &mut Batch) -> Result<bool, BackendError>;
+
+    /// From now on lanes in which something is found come with thumbnails, as these say. A backend that cannot write them
+    /// leaves them out.
+    fn set_thumbnails(&mut self, _thumbnails: Thumbnails) {}
+}
+
+/// Tells `thumbnails` what was found, and drops those of lanes in which nothing was.
+fn keep_what_shows_something(thumbnails: &mut Thumbnails, lanes: &mut [Lane]) {
+    for lane in lanes {
+        let anything = !lane.candidates.boxes.is_empty();
+        thumbnails.found(&lane.frame.camera, anything);
+        if !anything {
+            lane.thumbnail = None;
+        }
+    }
 }
 
 /// Made by NVIDIA's kernel driver where it is loaded.

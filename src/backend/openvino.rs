@@ -20,6 +20,7 @@ use super::{Backend, BackendError, Batch, ModelSpec};
 use crate::config::{EngineConfig, OpenvinoConfig, Precision};
 use crate::engine::Manifest;
 use crate::frame::Frame;
+use crate::thumbnail::Thumbnails;
 use crate::{process, worker};
 use model::Layout;
 use request::{Done, Job, Request};
@@ -57,6 +58,7 @@ pub struct OpenVino {
     /// Batches whose lists are used again.
     spare: Vec<Batch>,
     next: u64,
+    thumbnails: Option<Thumbnails>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -256,6 +258,7 @@ impl OpenVino {
             early: BTreeMap::new(),
             spare: Vec::new(),
             next: 0,
+            thumbnails: None,
             threads,
         })
     }
@@ -273,8 +276,10 @@ impl Backend for OpenVino {
         let Some(jobs) = &self.jobs else { return Err(gone()) };
         let now = Instant::now();
         let batch = self.spare.pop().unwrap_or_else(|| Batch::new(now));
+        let mut due = |frame: &Frame| self.thumbnails.as_mut().and_then(|thumbnails| thumbnails.due(&frame.info));
+        let blanks = frames.iter().map(&mut due).collect();
         // Never blocks: there is room for as many jobs as may be in flight.
-        jobs.send(Job { number: self.next, frames, batch, submitted: now }).map_err(|_| gone())?;
+        jobs.send(Job { number: self.next, frames, blanks, batch, submitted: now }).map_err(|_| gone())?;
         self.in_flight.push_back(self.next);
         self.next += 1;
         Ok(())
@@ -290,7 +295,14 @@ impl Backend for OpenVino {
         self.in_flight.pop_front();
         done.outcome?;
         self.spare.push(std::mem::replace(out, done.batch));
+        if let Some(thumbnails) = &mut self.thumbnails {
+            super::keep_what_shows_something(thumbnails, &mut out.lanes);
+        }
         Ok(true)
+    }
+
+    fn set_thumbnails(&mut self, thumbnails: Thumbnails) {
+        self.thumbnails = Some(thumbnails);
     }
 }
 

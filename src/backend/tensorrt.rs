@@ -17,7 +17,7 @@ use crossbeam::channel::Sender;
 use super::{Backend, BackendError, Batch, Lane, ModelSpec, Progress};
 use crate::config::{EngineConfig, TensorrtConfig};
 use crate::engine::Manifest;
-use crate::frame::{Frame, GpuShare};
+use crate::frame::{Frame, GpuShare, Image};
 use crate::gpu::alone;
 use crate::gpu::device::Device;
 use crate::gpu::error::GpuError;
@@ -26,6 +26,7 @@ use crate::gpu::mask::MaskCache;
 use crate::gpu::trt::Library;
 use crate::letterbox::{Fit, Letterbox};
 use crate::process;
+use crate::thumbnail::{Shrink, Thumbnail, Thumbnails};
 use crate::yolo::Candidates;
 
 pub use engine::{check, look};
@@ -119,6 +120,7 @@ struct Seat {
     /// Alive until the device has read them.
     frames: Vec<Frame>,
     letterboxes: Vec<Letterbox>,
+    thumbnails: Vec<Option<Arc<Thumbnail>>>,
     submitted: Instant,
     /// Time the host spent on the batch before the device had it.
     staged: Duration,
@@ -134,6 +136,7 @@ pub struct TensorRt {
     oldest: usize,
     in_flight: usize,
     masks: MaskCache,
+    thumbnails: Option<(Thumbnails, Shrink)>,
     wake: Sender<()>,
 }
 
@@ -165,6 +168,7 @@ impl TensorRt {
             oldest: 0,
             in_flight: 0,
             masks: MaskCache::new(&settings.device)?,
+            thumbnails: None,
             wake,
         })
     }
@@ -184,6 +188,7 @@ impl Seat {
             lanes: Lanes::new(plan, engine)?,
             frames: Vec::new(),
             letterboxes: Vec::new(),
+            thumbnails: Vec::new(),
             submitted: Instant::now(),
             staged: Duration::ZERO,
         })
@@ -236,6 +241,11 @@ impl Backend for TensorRt {
         });
         seat.lanes.launch(&inputs, woken).map_err(of_frame)?;
         drop(inputs);
+        seat.thumbnails.clear();
+        if let Some((thumbnails, shrink)) = &mut self.thumbnails {
+            // While the device works.
+            seat.thumbnails.extend(frames.iter().map(|frame| thumbnail(frame, thumbnails, shrink)));
+        }
         seat.frames = frames;
         seat.submitted = submitted;
         seat.staged = submitted.elapsed();
@@ -255,8 +265,22 @@ impl Backend for TensorRt {
         self.oldest = (self.oldest + 1) % seats;
         self.in_flight -= 1;
         seat.collect(self.candidates_max, out)?;
+        if let Some((thumbnails, _)) = &mut self.thumbnails {
+            super::keep_what_shows_something(thumbnails, &mut out.lanes);
+        }
         Ok(true)
     }
+
+    fn set_thumbnails(&mut self, thumbnails: Thumbnails) {
+        self.thumbnails = Some((thumbnails, Shrink::default()));
+    }
+}
+
+/// Of a frame in host memory. One that lies on the GPU has none so far: it takes a kernel and a copy of its own.
+fn thumbnail(frame: &Frame, thumbnails: &mut Thumbnails, shrink: &mut Shrink) -> Option<Arc<Thumbnail>> {
+    let Image::System(image) = &frame.image else { return None };
+    let blank = thumbnails.due(&frame.info)?;
+    Some(Arc::new(blank.write(image, frame.mask.as_deref(), shrink)))
 }
 
 impl Seat {
@@ -264,15 +288,18 @@ impl Seat {
     fn collect(&mut self, candidates_max: usize, out: &mut Batch) -> Result<(), BackendError> {
         let finished = Instant::now();
         out.lanes.truncate(self.frames.len());
+        let mut thumbnails = self.thumbnails.drain(..);
         for (index, (frame, letterbox)) in self.frames.drain(..).zip(&self.letterboxes).enumerate() {
+            let thumbnail = thumbnails.next().flatten();
             match out.lanes.get_mut(index) {
-                Some(lane) => (lane.frame, lane.letterbox) = (frame.info, *letterbox),
+                Some(lane) => (lane.frame, lane.letterbox, lane.thumbnail) = (frame.info, *letterbox, thumbnail),
                 None => {
                     let candidates = Candidates::default();
-                    out.lanes.push(Lane { frame: frame.info, letterbox: *letterbox, candidates });
+                    out.lanes.push(Lane { frame: frame.info, letterbox: *letterbox, candidates, thumbnail });
                 }
             }
         }
+        drop(thumbnails);
         for (index, lane) in out.lanes.iter_mut().enumerate() {
             self.lanes.read(index, candidates_max, &mut lane.candidates)?;
         }

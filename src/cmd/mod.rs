@@ -8,6 +8,7 @@ mod engine;
 mod probe;
 mod run;
 mod schema;
+mod snapshots;
 pub mod status_line;
 mod track;
 
@@ -154,7 +155,8 @@ fn wanted_card(config: &Config, camera: &CameraConfig) -> publish::Card {
         false => (zone.name.clone(), zone.labels.iter().cloned().collect()),
     });
     let events = config.tracking.is_some() && camera.events.is_some();
-    publish::Card { labels: labels(), zones: zones.collect(), events, snapshots: false }
+    let snapshots = events && config.snapshots.as_ref().is_some_and(|snapshots| snapshots.publish);
+    publish::Card { labels: labels(), zones: zones.collect(), events, snapshots }
 }
 
 /// 6 hex digits that no other start of this box is likely to have.

@@ -5,6 +5,7 @@ mod reload;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam::channel::{Receiver, bounded};
@@ -55,7 +56,7 @@ pub fn run(path: &Path, console: &Console) -> Result<(), Failure> {
     let latest = Latest::default();
     let server = match config.http.enabled {
         true => Some(
-            http::start(&config.http, Arc::clone(&around.metrics), latest.clone())
+            http::start(&config.http, Arc::clone(&around.metrics), latest.clone(), pictures(&config))
                 .map_err(|e| Failure::new(Code::Unavailable, e))?,
         ),
         false => None,
@@ -66,9 +67,13 @@ pub fn run(path: &Path, console: &Console) -> Result<(), Failure> {
     publisher.forget_other_cameras(&cameras);
     publisher.reset_counts();
     publisher.greet();
+    let (snapshots, encoding) = super::snapshots::start(&config, &around, &publisher)?.unzip();
     let sink = publisher.clone();
-    let graph =
-        Graph::start(&config, &manifest, &settings, &around, Box::new(move |camera, m| say(&sink, camera, m)));
+    let sink = Box::new(move |camera: &CameraId, output: Output<'_>| match output {
+        Output::Snapshot(snapshot) => snapshots.iter().for_each(|snapshots| snapshots.give(snapshot.clone())),
+        output => say(&sink, camera, output),
+    });
+    let graph = Graph::start(&config, &manifest, &settings, &around, sink);
     tracing::info!(node = %config.node, cameras = config.cameras.len(), "started");
     publisher.notice(NoticeKind::Started, None, format!("watchpost {} started", env!("CARGO_PKG_VERSION")));
     let hearts = [&graph.hearts[..], &[publishing.heartbeat()]].concat();
@@ -76,6 +81,8 @@ pub fn run(path: &Path, console: &Console) -> Result<(), Failure> {
     let written = Written { path: path.to_owned(), config, draft, manifest };
     let daemon = Daemon::new(written, &around, graph, publisher, latest, hearts);
     let end = daemon.serve(&signals, &orders, StatusLine::new(console));
+    // Its last pictures are published, too.
+    let _ = encoding.map(JoinHandle::join);
     publishing.finish(deadline / 2);
     drop(server);
     end
@@ -87,6 +94,11 @@ struct Written {
     config: Config,
     draft: Draft,
     manifest: Manifest,
+}
+
+/// Where the HTTP server finds pictures.
+fn pictures(config: &Config) -> Option<PathBuf> {
+    config.snapshots.as_ref().map(|snapshots| snapshots.folder.clone())
 }
 
 /// The running daemon as its main loop sees it.
@@ -354,6 +366,7 @@ pub(super) fn say(publisher: &Publisher, camera: &CameraId, output: Output<'_>) 
         Output::Detections(message) => publisher.detections(camera, message),
         Output::Event(event) => publisher.event(*event),
         Output::Count(counter, value) => publisher.count(camera, &counter, value),
+        Output::Snapshot(_) => {}
         Output::BatchEnd => publisher.wake(),
     }
 }

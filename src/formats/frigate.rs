@@ -215,7 +215,7 @@ mod tests {
         let mut later = json!({
             "frame_time": 1_790_763_305.0, "score": 0.7, "top_score": 0.9, "box": [960, 270, 1152, 810], "area": 103680,
             "ratio": 0.36, "current_zones": ["drive"], "entered_zones": ["drive"], "has_snapshot": true,
-            "snapshot": {"score": 0.9, "url": "http://127.0.0.1:9464/snapshots/gate-9f3c1a-412.jpg"},
+            "snapshot": {"score": 0.9, "url": "/snapshots/gate/gate-9f3c1a-412.jpg"},
         });
         for (name, value) in differs.as_object().unwrap() {
             later[name] = value.clone();

@@ -72,7 +72,7 @@ pub fn update() -> Event {
             direction: Direction::In,
             at: "2026-09-30T10:15:04.000Z".to_owned(),
         }],
-        snapshot_url: Some("http://127.0.0.1:9464/snapshots/gate-9f3c1a-412.jpg".to_owned()),
+        snapshot_url: Some("/snapshots/gate/gate-9f3c1a-412.jpg".to_owned()),
         ..new()
     }
 }

@@ -6,7 +6,8 @@
 //! | `/readyz` | 200, or 503 with why not |
 //! | `/metrics` | OpenMetrics text |
 //! | `/status` | JSON: [`Status`] |
-//! | `/` | the same for people |
+//! | `/snapshots/{camera}/{track}.jpg` | the best picture of a track, as long as it is kept |
+//! | `/` | the status for people |
 
 mod access;
 mod listener;
@@ -15,6 +16,7 @@ mod pages;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -87,19 +89,25 @@ pub struct Server {
     thread: Option<JoinHandle<()>>,
 }
 
-/// Listens, then serves on the thread `http`.
+/// Listens, then serves on the thread `http`: pictures from the folder `snapshots`, where there is one.
 ///
 /// # Errors
 ///
 /// Where the address cannot be had.
-pub fn start(config: &HttpConfig, metrics: Arc<Metrics>, latest: Latest) -> Result<Server, HttpError> {
-    start_limited(config, metrics, latest, Limits::default())
+pub fn start(
+    config: &HttpConfig,
+    metrics: Arc<Metrics>,
+    latest: Latest,
+    snapshots: Option<PathBuf>,
+) -> Result<Server, HttpError> {
+    start_limited(config, metrics, latest, snapshots, Limits::default())
 }
 
 fn start_limited(
     config: &HttpConfig,
     metrics: Arc<Metrics>,
     latest: Latest,
+    snapshots: Option<PathBuf>,
     limits: Limits,
 ) -> Result<Server, HttpError> {
     let bind = |source| HttpError::Bind { address: config.listen, source };
@@ -115,7 +123,7 @@ fn start_limited(
         let _inside = runtime.enter();
         Listener::new(tokio::net::TcpListener::from_std(socket).map_err(bind)?, limits)
     };
-    let router = pages::router(metrics, latest, Access::new(config.token.as_ref()));
+    let router = pages::router(metrics, latest, snapshots, Access::new(config.token.as_ref()));
     let (stop, stopped) = oneshot::channel();
     let thread = worker::spawn("http", move || {
         runtime.spawn(async move { axum::serve(listener, router).await });

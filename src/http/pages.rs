@@ -1,10 +1,12 @@
 //! The answers.
 
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::extract::{Request, State};
+use axum::extract::{Path as UrlPath, Request, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -12,15 +14,20 @@ use axum::routing::get;
 
 use super::{Access, Found, Latest};
 use crate::metrics::Metrics;
+use crate::snapshot;
 
 /// A status older than this means that the monitor hangs, which looks once a second.
 const STALE: Duration = Duration::from_secs(10);
 
 const ALIVE: &str = "/healthz";
 const TEXT: &str = "text/plain; charset=utf-8";
+const JPEG: &str = "image/jpeg";
 const JSON: &str = "application/json";
 const HTML: &str = "text/html; charset=utf-8";
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+const NOWHERE: &str = "not found: try /, /status, /metrics, /readyz, /healthz\n";
+const NO_PICTURE: &str = "no picture of that name: not written yet, or no longer kept\n";
 
 /// The page asks for nothing but `/status`, and nothing may frame it.
 const CONTENT_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
@@ -30,20 +37,21 @@ const CONTENT_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; scr
 struct Shared {
     metrics: Arc<Metrics>,
     latest: Latest,
+    /// Folder of pictures.
+    snapshots: Option<Arc<Path>>,
     access: Access,
 }
 
-pub(super) fn router(metrics: Arc<Metrics>, latest: Latest, access: Access) -> Router {
-    let shared = Shared { metrics, latest, access };
+pub(super) fn router(metrics: Arc<Metrics>, latest: Latest, snapshots: Option<PathBuf>, access: Access) -> Router {
+    let shared = Shared { metrics, latest, snapshots: snapshots.map(Arc::from), access };
     Router::new()
         .route(ALIVE, get(async || page(StatusCode::OK, TEXT, "ok\n")))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics_text))
         .route("/status", get(status))
+        .route("/snapshots/{camera}/{file}", get(picture))
         .route("/", get(async || page(StatusCode::OK, HTML, include_str!("page.html"))))
-        .fallback(async || {
-            page(StatusCode::NOT_FOUND, TEXT, "not found: try /, /status, /metrics, /readyz, /healthz\n")
-        })
+        .fallback(async || page(StatusCode::NOT_FOUND, TEXT, NOWHERE))
         .layer(middleware::from_fn_with_state(shared.clone(), guard))
         .with_state(shared)
 }
@@ -106,6 +114,17 @@ async fn status(State(shared): State<Shared>) -> Response {
     };
     match serde_json::to_string(&*status) {
         Ok(json) => page(StatusCode::OK, JSON, json),
+        Err(error) => page(StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("{error}\n")),
+    }
+}
+
+/// Some tens of kilobytes, read at once: the thread serves nothing else that could wait for it.
+async fn picture(State(shared): State<Shared>, UrlPath((camera, file)): UrlPath<(String, String)>) -> Response {
+    let path = shared.snapshots.as_deref().and_then(|folder| snapshot::file(folder, &camera, &file));
+    let Some(path) = path else { return page(StatusCode::NOT_FOUND, TEXT, NOWHERE) };
+    match std::fs::read(path) {
+        Ok(jpeg) => page(StatusCode::OK, JPEG, jpeg),
+        Err(error) if error.kind() == ErrorKind::NotFound => page(StatusCode::NOT_FOUND, TEXT, NO_PICTURE),
         Err(error) => page(StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("{error}\n")),
     }
 }

@@ -28,10 +28,21 @@ pub(super) fn report(ready: Result<(), String>) -> HealthReport {
 }
 
 fn server(token: Option<&str>, limits: Limits) -> (Server, Latest, Arc<Metrics>) {
-    let (metrics, latest) = (Arc::new(Metrics::default()), Latest::default());
+    let latest = Latest::default();
+    let (server, metrics) = start_with(token, latest.clone(), None, limits);
+    (server, latest, metrics)
+}
+
+fn start_with(
+    token: Option<&str>,
+    latest: Latest,
+    snapshots: Option<PathBuf>,
+    limits: Limits,
+) -> (Server, Arc<Metrics>) {
+    let metrics = Arc::new(Metrics::default());
     let token = token.map(|token| Secret::new(token.to_owned()));
     let config = HttpConfig { enabled: true, listen: "127.0.0.1:0".parse().unwrap(), token };
-    (start_limited(&config, Arc::clone(&metrics), latest.clone(), limits).unwrap(), latest, metrics)
+    (start_limited(&config, Arc::clone(&metrics), latest, snapshots, limits).unwrap(), metrics)
 }
 
 fn connect(server: &Server) -> TcpStream {
@@ -94,6 +105,51 @@ fn every_path_answers() {
     server.stop();
 }
 
+/// A folder with a picture of `gate`, and something beside it that is nobody's business.
+fn pictures() -> (tempfile::TempDir, PathBuf) {
+    let root = tempfile::tempdir().unwrap();
+    let folder = root.path().join("snapshots");
+    std::fs::create_dir_all(folder.join("gate")).unwrap();
+    std::fs::write(folder.join("gate/gate-1-0.jpg"), b"a picture").unwrap();
+    std::fs::write(folder.join("gate/notes.txt"), b"s3cret").unwrap();
+    std::fs::write(root.path().join("passwd.jpg"), b"s3cret").unwrap();
+    (root, folder)
+}
+
+#[test]
+fn pictures_are_served_and_nothing_around_them() {
+    let (_root, folder) = pictures();
+    for token in [None, Some("t0ken")] {
+        let (server, _) = start_with(token, Latest::default(), Some(folder.clone()), Limits::default());
+        let headers = if token.is_some() { "Authorization: Bearer t0ken\r\n" } else { "" };
+        let get = |path: &str| ask(&server, &format!("GET {path}"), headers);
+        let answer = get("/snapshots/gate/gate-1-0.jpg");
+        assert_eq!((code(&answer), body(&answer)), (200, "a picture"));
+        assert!(answer.contains("content-type: image/jpeg\r\n"), "{answer}");
+        for path in [
+            "/snapshots/gate/gate-1-1.jpg",
+            "/snapshots/gate/notes.txt",
+            "/snapshots/gate/../passwd.jpg",
+            "/snapshots/../passwd.jpg",
+            "/snapshots/%2e%2e/passwd.jpg",
+            "/snapshots/gate/..%2f..%2fpasswd.jpg",
+            "/snapshots/gate%2f../gate-1-0.jpg",
+            "/snapshots/gate/%00.jpg",
+            "/snapshots/gate/%ff.jpg",
+            "/snapshots/gate",
+            "/snapshots/",
+        ] {
+            let answer = get(path);
+            assert!([400, 404].contains(&code(&answer)) && !answer.contains("s3cret"), "{path}: {answer}");
+        }
+        if token.is_some() {
+            assert_eq!(code(&ask(&server, "GET /snapshots/gate/gate-1-0.jpg", "")), 401);
+        }
+    }
+    let (server, ..) = server(None, Limits::default());
+    assert_eq!(code(&ask(&server, "GET /snapshots/gate/gate-1-0.jpg", "")), 404, "none are kept");
+}
+
 #[test]
 fn the_token_guards_every_path_but_healthz() {
     let (server, latest, _) = server(Some("s3cret"), Limits::default());
@@ -119,7 +175,7 @@ fn the_token_guards_every_path_but_healthz() {
 fn an_address_in_use_is_named_with_the_setting() {
     let (server, latest, metrics) = server(None, Limits::default());
     let config = HttpConfig { enabled: true, listen: server.address(), token: None };
-    let error = start(&config, metrics, latest).err().unwrap().to_string();
+    let error = start(&config, metrics, latest, None).err().unwrap().to_string();
     assert!(error.contains(&server.address().to_string()) && error.contains("http.listen"), "{error}");
 }
 

@@ -61,7 +61,7 @@ use consumers::Consumers;
 use draft::Draft;
 use embedded::Embedded;
 use notice::Notices;
-use queue::{Live, LiveQueue};
+use queue::{Kind, Live, LiveQueue};
 use spool::{Batch, Derive, Spool};
 
 /// Entries that may wait for the spool: minutes of events.
@@ -133,6 +133,8 @@ struct Shared {
     /// Retained topics that the broker refused, told of once.
     refused: Mutex<HashSet<String>>,
     answers: Mutex<VecDeque<Answer>>,
+    /// The cameras there are, once that was said: their last pictures may be made when they are gone.
+    cameras: Mutex<Option<HashSet<CameraId>>>,
 }
 
 impl Shared {
@@ -201,7 +203,7 @@ impl Publisher {
     /// to wake the thread that sends for each of a batch's messages costs both threads more than the messages do.
     pub fn detections(&self, camera: &CameraId, message: &Detections) {
         if !self.shared.live.is_open() {
-            self.shared.live.count_dropped();
+            self.shared.live.count_dropped(Kind::Message);
             return;
         }
         let topic = self.shared.topics.detections(camera);
@@ -212,7 +214,7 @@ impl Publisher {
         }
         for message in self.shared.consumers.detections(camera, message) {
             let topic = Topic::of_consumer(message.topic);
-            waiting = self.shared.live.push(Live { topic, body: message.body, made: Instant::now() });
+            waiting = self.shared.live.push(Live::new(topic, message.body));
         }
         if waiting >= WAITING_MAX {
             self.wake();
@@ -230,6 +232,28 @@ impl Publisher {
             self.shared.live.push_health(live);
             self.shared.wake.notify_one();
         }
+    }
+
+    /// The best picture of a track so far, a JPEG at QoS 0. Never blocks; dropped and counted while there is no connection,
+    /// and where the broker is slow, the oldest first.
+    pub fn snapshot(&self, camera: &CameraId, track: &str, jpeg: &[u8]) {
+        let topic = self.shared.topics.snapshot_of(camera, track);
+        self.shared.live.push_picture(Live { kind: Kind::Picture, ..Live::new(topic, jpeg.to_vec()) });
+        self.shared.wake.notify_one();
+    }
+
+    /// The latest picture of a camera, retained: it goes through the spool, so this is for one a second at most.
+    pub fn latest_snapshot(&self, camera: &CameraId, jpeg: &[u8]) {
+        // Held until it is given: a camera that goes meanwhile clears it.
+        let cameras = lock(&self.shared.cameras);
+        if cameras.as_ref().is_none_or(|cameras| cameras.contains(camera)) {
+            self.retain(self.shared.topics.snapshot(camera), jpeg.to_vec());
+        }
+    }
+
+    /// Clears the latest picture of a camera.
+    pub fn forget_snapshot(&self, camera: &CameraId) {
+        self.forget(self.shared.topics.snapshot(camera));
     }
 
     /// A notice: one sentence for people. On disk before it is sent, at QoS 1. Waits only where the disk is slower
@@ -299,6 +323,7 @@ impl Publisher {
     /// Clears the retained topics of every camera but these: those of cameras that were configured before the last
     /// start, too.
     pub fn forget_other_cameras(&self, cameras: &[CameraId]) {
+        *lock(&self.shared.cameras) = Some(cameras.iter().cloned().collect());
         let (topics, cameras) = (self.shared.topics.clone(), cameras.to_vec());
         self.give(Input::ForgetThose(Box::new(move |topic| {
             topics.camera_of(topic).is_some_and(|camera| !cameras.contains(&camera))
@@ -307,8 +332,8 @@ impl Publisher {
 
     /// There is no such camera any more: clears what was retained of it. Whatever was given before is cleared, too.
     pub fn forget_camera(&self, camera: &CameraId) {
-        let shared = Arc::clone(&self.shared);
-        let latest = |topic: &str| shared.spool.retained_body(topic);
+        lock(&self.shared.cameras).as_mut().map(|cameras| cameras.remove(camera));
+        let latest = |topic: &str| self.shared.spool.retained_body(topic);
         self.retain_all(self.shared.consumers.remove_camera(camera, latest));
         let (shared, camera) = (Arc::clone(&self.shared), camera.clone());
         self.give(Input::ForgetThose(Box::new(move |topic| {
@@ -319,6 +344,7 @@ impl Publisher {
 
     /// The camera is new: what is to be counted is 0 so far, and other consumers are told of it.
     pub fn greet_camera(&self, camera: &CameraId, card: Card) {
+        lock(&self.shared.cameras).as_mut().map(|cameras| cameras.insert(camera.clone()));
         for counter in card.counters() {
             self.retain(self.shared.topics.count(camera, &counter), b"0".to_vec());
         }
@@ -361,7 +387,7 @@ impl Publisher {
 /// Writes into `body`, which is empty.
 fn live(topic: Topic, message: &impl serde::Serialize, mut body: Vec<u8>) -> Option<Live> {
     match serde_json::to_writer(&mut body, message) {
-        Ok(()) => Some(Live { topic, body, made: Instant::now() }),
+        Ok(()) => Some(Live::new(topic, body)),
         Err(error) => {
             tracing::error!("a message for {topic} cannot be written as JSON: {error}");
             None
@@ -446,7 +472,7 @@ pub fn start_for(
     let shared = Arc::new(Shared {
         notices,
         consumers,
-        live: LiveQueue::new(metrics.detections_dropped.clone()),
+        live: LiveQueue::new(metrics.detections_dropped.clone(), metrics.snapshots_dropped.clone()),
         metrics,
         spool,
         wake: Notify::new(),
@@ -456,6 +482,7 @@ pub fn start_for(
         problem: Mutex::new(None),
         refused: Mutex::default(),
         answers: Mutex::default(),
+        cameras: Mutex::default(),
         topics,
     });
     let endpoint = Endpoint::new(config, shared.topics.status().as_str());

@@ -106,7 +106,7 @@ impl<'a> Session<'a> {
             && let Some(message) = self.shared.live.pop(Instant::now())
         {
             if !self.fits(message.topic.as_str(), &message.body) {
-                self.shared.live.count_dropped();
+                self.shared.live.count_dropped(message.kind);
                 continue;
             }
             self.client.publish_live(message.topic.as_str(), message.body)?;

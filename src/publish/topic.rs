@@ -106,6 +106,17 @@ impl Topics {
         self.camera(camera, "events")
     }
 
+    /// The latest picture of a camera's tracks, retained.
+    pub fn snapshot(&self, camera: &CameraId) -> Topic {
+        self.camera(camera, "snapshot")
+    }
+
+    /// The best picture of a track.
+    pub fn snapshot_of(&self, camera: &CameraId, track: &str) -> Topic {
+        debug_assert!(is_level(track) && !track.contains('/'), "{track} is not a topic level");
+        self.camera(camera, &format!("snapshot/{track}"))
+    }
+
     /// Events as CloudEvents, spooled.
     pub fn cloudevents(&self, camera: &CameraId) -> Topic {
         self.camera(camera, "cloudevents")

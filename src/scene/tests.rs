@@ -1,5 +1,8 @@
 use super::*;
 use crate::frame::ClockSource;
+use crate::frame::SystemImage;
+use crate::metrics::ThumbnailMetrics;
+use crate::thumbnail::{Pool, Shrink};
 use crate::track::Polygon;
 use crate::track::zone::Inside;
 use std::time::Instant;
@@ -12,6 +15,9 @@ struct Play {
     frame: u64,
     events: Vec<Event>,
     counts: BTreeMap<String, u64>,
+    /// What goes with each frame.
+    thumbnail: Option<Arc<Thumbnail>>,
+    snapshots: Vec<Snapshot>,
 }
 
 impl Play {
@@ -41,11 +47,20 @@ impl Play {
             zones: vec![right],
             lines: Vec::new(),
             events: Some(events),
+            snapshots: true,
+            snapshot_urls: true,
         };
         let labels = Arc::new(vec!["person".to_owned(), "car".to_owned()]);
         let (node, boot, camera) = ("box".to_owned(), "abc123".to_owned(), CameraId::new("gate"));
         let scene = Scene::new(Speaker { node, boot, camera, labels }, rules);
-        Self { scene, frame: 0, events: Vec::new(), counts: BTreeMap::new() }
+        Self {
+            scene,
+            frame: 0,
+            events: Vec::new(),
+            counts: BTreeMap::new(),
+            thumbnail: None,
+            snapshots: Vec::new(),
+        }
     }
 
     /// A frame with boxes of a class around `x`.
@@ -59,7 +74,8 @@ impl Play {
         let found: Vec<Detection> =
             x.iter().map(|x| Detection { rect: [x - 0.05, 0.4, x + 0.05, 0.7], score, class }).collect();
         let mut out = Outcome::default();
-        let sight = Sight { at, frame: &frame, model: &model, now: captured.wall };
+        let sight =
+            Sight { at, frame: &frame, model: &model, now: captured.wall, thumbnail: self.thumbnail.as_ref() };
         self.scene.frame(&sight, &found, &mut out);
         self.take(out);
         self.frame += 1;
@@ -67,6 +83,7 @@ impl Play {
 
     fn take(&mut self, out: Outcome) {
         self.events.extend(out.events);
+        self.snapshots.extend(out.snapshots);
         self.counts.extend(out.counts.into_iter().map(|(counter, value)| (counter.to_string(), value)));
     }
 
@@ -121,6 +138,55 @@ fn what_the_rules_leave_out_is_no_event() {
     let mut out = Outcome::default();
     zone.scene.clear(EndReason::CameraLost, SystemTime::UNIX_EPOCH, &mut out);
     assert!(out.events.is_empty(), "it was never told of");
+}
+
+/// Of each event, whether it says where the picture is.
+fn urls(play: &Play) -> Vec<(EventKind, Option<&str>)> {
+    play.events.iter().map(|event| (event.kind, event.snapshot_url.as_deref())).collect()
+}
+
+fn thumbnail() -> Option<Arc<Thumbnail>> {
+    let blank = Pool::new(1, ThumbnailMetrics::default()).take()?;
+    Some(Arc::new(blank.write(&SystemImage::solid(640, 640, [0; 3]), None, &mut Shrink::default())))
+}
+
+#[test]
+fn the_best_view_of_an_event_is_handed_on_and_the_event_says_where_it_is() {
+    let mut play = Play::new(EventRules { labels: vec!["person".to_owned()], ..all() });
+    play.thumbnail = thumbnail();
+    for score in [0.6, 0.8, 0.7, 0.7, 0.75] {
+        play.frame(0, score, &[0.3]);
+    }
+    play.frame(1, 0.9, &[0.8]);
+    play.frame(0, 0.99, &[0.3]);
+    let handed = |play: &Play| play.snapshots.iter().map(|s| (s.track.clone(), s.score)).collect::<Vec<_>>();
+    assert_eq!(
+        handed(&play),
+        [("gate-abc123-0".to_owned(), 0.8)],
+        "not the first view, not a car's, no better one yet"
+    );
+    assert!((play.snapshots[0].rect[0] - 0.25).abs() < 0.01 && play.snapshots[0].label == "person");
+    for _ in 0..15 {
+        play.frame(0, 0.9, &[]);
+    }
+    assert_eq!(handed(&play)[1..], [("gate-abc123-0".to_owned(), 0.99)], "the end does not wait");
+    let url = Some("/snapshots/gate/gate-abc123-0.jpg");
+    assert_eq!(urls(&play), [(EventKind::New, url), (EventKind::End, url)]);
+}
+
+#[test]
+fn where_no_picture_was_there_none_is_named() {
+    let mut play = Play::new(all());
+    for _ in 0..5 {
+        play.frame(0, 0.9, &[0.3]);
+    }
+    assert_eq!((urls(&play), play.snapshots.len()), (vec![(EventKind::New, None)], 0));
+    let mut closed = Play::new(all());
+    (closed.thumbnail, closed.scene.rules.snapshot_urls) = (thumbnail(), false);
+    for _ in 0..5 {
+        closed.frame(0, 0.9, &[0.3]);
+    }
+    assert_eq!((urls(&closed), closed.snapshots.len()), (vec![(EventKind::New, None)], 1), "no HTTP server");
 }
 
 #[test]

@@ -57,7 +57,10 @@ fn commands_are_carried_out_and_acknowledged_over_mqtt_5() {
     paths.sort_unstable();
     assert_eq!(paths, ["camera[x].fps_max", "camera[x].url"]);
     let picture = ask(&daemon, "cmd/snapshot", "{\"camera\":\"witness\"}");
-    assert_eq!((picture.ok, picture.error.as_deref()), (false, Some("snapshots are off")));
+    assert_eq!(
+        (picture.ok, picture.error.as_deref()),
+        (false, Some("no picture is made on demand yet: events have theirs"))
+    );
     let off = ask(&daemon, "cam/comes/enabled/set", "OFF");
     assert!(off.ok, "{off:?}");
     daemon.until("the camera to be off", LIMIT, |heard| heard.is("comes", CameraStatus::Disabled));

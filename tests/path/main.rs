@@ -14,3 +14,4 @@ mod reload;
 mod repeat;
 mod rig;
 mod rtsp;
+mod snapshots;

@@ -177,9 +177,12 @@ fn zones_changed_live_show_in_events() {
     assert!(opened(&daemon.heard) > 0);
     reload(&mut daemon);
     daemon.until("the last word of the camera", LIMIT, |heard| {
-        heard.text("cam/goes/status").is_empty() && heard.text("cam/goes/count/person").is_empty()
+        ["status", "state", "count/person", "snapshot"]
+            .iter()
+            .all(|t| heard.text(&format!("cam/goes/{t}")).is_empty())
     });
     assert!(daemon.stop().0.success());
+    assert_eq!(daemon.heard.text("cam/goes/snapshot"), "", "nor does a picture that was being made come back");
     let of = |id: &str| daemon.heard.events.iter().filter(move |e| e.camera == id).collect::<Vec<_>>();
     let ended = |kind: EventKind| of("goes").iter().filter(|event| event.kind == kind).count();
     assert_eq!(ended(EventKind::New), ended(EventKind::End));

@@ -46,6 +46,8 @@ pub struct Heard {
     pub health: Vec<Health>,
     /// Every `notice`, with the time at which it came.
     pub notices: Vec<(Instant, Notice)>,
+    /// The latest picture of each topic below `watchpost/box/` that has pictures.
+    pub pictures: BTreeMap<String, Vec<u8>>,
     /// The latest text of every other topic, below `watchpost/box/`.
     pub texts: BTreeMap<String, String>,
 }
@@ -105,6 +107,9 @@ impl Heard {
             ["cam", _, "events"] => self.events.push(json(topic, body)),
             ["cam", camera, "state"] => {
                 self.states.entry(camera.to_owned()).or_default().push(json(topic, body));
+            }
+            ["cam", _, "snapshot"] | ["cam", _, "snapshot", _] => {
+                self.pictures.insert(topic.to_owned(), body.to_vec());
             }
             ["health"] => self.health.push(json(topic, body)),
             ["notice"] => self.notices.push((Instant::now(), json(topic, body))),
@@ -238,11 +243,16 @@ impl Daemon {
 
     /// A page of its HTTP server.
     pub fn page(&self, path: &str) -> String {
+        String::from_utf8(self.answer(path)).unwrap()
+    }
+
+    /// The same as it comes, with its head.
+    pub fn answer(&self, path: &str) -> Vec<u8> {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.http)).unwrap();
         write!(stream, "GET {path} HTTP/1.1\r\nHost: box\r\nConnection: close\r\n\r\n").unwrap();
-        let mut text = String::new();
-        stream.read_to_string(&mut text).unwrap();
-        text
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        answer
     }
 
     /// A counter of `/metrics` for one camera.

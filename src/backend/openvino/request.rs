@@ -14,6 +14,7 @@ use crate::engine::Thresholds;
 use crate::frame::{CameraId, Frame, Image};
 use crate::letterbox::{Fit, Letterbox};
 use crate::mask::{RegionMask, Span};
+use crate::thumbnail::{Blank, Shrink};
 use crate::yolo::head::HeadError;
 use crate::yolo::{TensorData, TensorView};
 
@@ -23,6 +24,8 @@ pub struct Job {
     pub number: u64,
     /// The frames, at most a batch.
     pub frames: Vec<Frame>,
+    /// By frame, where its thumbnail goes, if it is to have one.
+    pub blanks: Vec<Option<Blank>>,
     /// Where the candidates go.
     pub batch: Batch,
     /// When it was handed over.
@@ -49,6 +52,7 @@ pub struct Request {
     fit: Fit,
     thresholds: Thresholds,
     writer: Writer,
+    shrink: Shrink,
     masks: Vec<(Arc<RegionMask>, Letterbox, Vec<Span>)>,
     shapes: Vec<Vec<usize>>,
 }
@@ -70,6 +74,7 @@ impl Request {
             fit: manifest.input.fit,
             thresholds: manifest.thresholds,
             writer,
+            shrink: Shrink::default(),
             masks: Vec::new(),
             shapes: Vec::new(),
             layout,
@@ -84,7 +89,8 @@ impl Request {
     pub fn warm_up(&mut self) -> Result<(), BackendError> {
         let now = Instant::now();
         let frame = Frame::solid(&CameraId::new("warm-up"), self.layout.input, now);
-        let mut job = Job { number: 0, frames: vec![frame], batch: Batch::new(now), submitted: now };
+        let mut job =
+            Job { number: 0, frames: vec![frame], blanks: Vec::new(), batch: Batch::new(now), submitted: now };
         self.execute(&mut job).map_err(|e| match e {
             BackendError::Config(text) => BackendError::Config(text),
             other => BackendError::Unavailable(format!("the first run of the model fails: {other}")),
@@ -138,7 +144,8 @@ impl Request {
         let fail = |e: openvino::InferenceError| BackendError::Reopen(words(&e));
         let mut tensor = self.infer.get_tensor(&self.layout.picture).map_err(fail)?;
         let data = tensor.get_data_mut::<f32>().map_err(fail)?;
-        for (lane, frame) in job.frames.drain(..).enumerate() {
+        let blanks = job.blanks.drain(..).chain(std::iter::repeat_with(|| None));
+        for (lane, (frame, blank)) in job.frames.drain(..).zip(blanks).enumerate() {
             let Image::System(image) = &frame.image else {
                 let (camera, memory) = (&frame.info.camera, frame.image.memory());
                 return Err(BackendError::DropBatch(format!(
@@ -149,11 +156,13 @@ impl Request {
             let at = frame.mask.as_ref().map(|mask| mask_index(&mut self.masks, mask, &letterbox));
             let spans = at.map_or(&[][..], |at| &self.masks[at].2);
             self.writer.write(image, &letterbox, spans, lane, data);
+            let thumbnail =
+                blank.map(|blank| Arc::new(blank.write(image, frame.mask.as_deref(), &mut self.shrink)));
             match job.batch.lanes.get_mut(lane) {
-                Some(old) => (old.frame, old.letterbox) = (frame.info, letterbox),
+                Some(old) => (old.frame, old.letterbox, old.thumbnail) = (frame.info, letterbox, thumbnail),
                 None => {
                     let candidates = crate::yolo::Candidates::default();
-                    job.batch.lanes.push(Lane { frame: frame.info, letterbox, candidates });
+                    job.batch.lanes.push(Lane { frame: frame.info, letterbox, candidates, thumbnail });
                 }
             }
         }

@@ -158,9 +158,10 @@ impl Daemon<'_> {
     /// Asks for a picture of what a camera sees now.
     fn snapshot(&self, camera: &CameraId) -> Outcome {
         let known = self.config.cameras.iter().any(|known| known.id == *camera);
-        let error = match known {
-            true => "snapshots are off".to_owned(),
-            false => format!("there is no camera {camera}"),
+        let error = match (known, &self.config.snapshots) {
+            (false, _) => format!("there is no camera {camera}"),
+            (true, None) => "snapshots are off".to_owned(),
+            (true, Some(_)) => "no picture is made on demand yet: events have theirs".to_owned(),
         };
         self.refuse("snapshot", Refused::new(error, Vec::new()))
     }
@@ -195,7 +196,11 @@ impl Daemon<'_> {
         }
         for camera in plan.rebuilt.iter().chain(&plan.rules) {
             let lines: Vec<String> = camera.lines.iter().map(|line| line.name.clone()).collect();
-            self.publisher.welcome_camera(&camera.id, wanted_card(&config, camera), &lines);
+            let card = wanted_card(&config, camera);
+            if !card.snapshots {
+                self.publisher.forget_snapshot(&camera.id);
+            }
+            self.publisher.welcome_camera(&camera.id, card, &lines);
         }
         for id in plan.removed.iter().chain(plan.rebuilt.iter().map(|camera| &camera.id)) {
             self.monitor.forget(id);

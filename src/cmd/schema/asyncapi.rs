@@ -55,7 +55,7 @@ const CHANNELS: &[(&str, &str, Writer, Content, &str)] = &[
         "How many have crossed a line since the start.",
     ),
     ("snapshot", "snapshot", Retained, Jpeg, "The latest picture of an event."),
-    ("trackSnapshot", "snapshot/{track}", Live(0), Jpeg, "The best picture of a track."),
+    ("trackSnapshot", "snapshot/{track}", Live(5), Jpeg, "The best picture of a track so far."),
     ("enabled", "enabled/state", Retained, ON, "Whether the camera is switched on."),
     ("enable", "enabled/set", Others, ON, "Switches the camera. Must not be retained: it is ignored then."),
     (

@@ -1,0 +1,41 @@
+//! Snapshots as `run` has them: made, kept, published.
+
+use std::thread::JoinHandle;
+
+use crate::cli::{Code, Failure};
+use crate::config::Config;
+use crate::daemon::Surroundings;
+use crate::publish::Publisher;
+use crate::snapshot::{self, Picture, Publish, Snapshots};
+
+/// Starts making pictures, where that is configured. The thread ends when the [`Snapshots`] are dropped; what it has to
+/// publish must be given before the publisher ends. Cameras without pictures have none on the broker.
+///
+/// # Errors
+///
+/// Where their folder cannot be made.
+pub fn start(
+    config: &Config,
+    around: &Surroundings,
+    publisher: &Publisher,
+) -> Result<Option<(Snapshots, JoinHandle<()>)>, Failure> {
+    let kept = config.snapshots.as_ref();
+    let publishes = |events: bool| events && kept.is_some_and(|kept| kept.publish);
+    for camera in config.cameras.iter().filter(|camera| !publishes(camera.events.is_some())) {
+        publisher.forget_snapshot(&camera.id);
+    }
+    let Some(kept) = kept else { return Ok(None) };
+    let publisher = publisher.clone();
+    let publish: Publish = Box::new(move |picture| match picture {
+        Picture::OfTrack(of, jpeg) => publisher.snapshot(&of.camera, &of.track, jpeg),
+        Picture::Latest(camera, jpeg) => publisher.latest_snapshot(camera, jpeg),
+    });
+    let started = snapshot::start(kept, around.metrics.snapshots.clone(), publish).map_err(|error| {
+        let text = format!(
+            "snapshots.folder {}: {error}: set it to a folder that this user may write to",
+            kept.folder.display()
+        );
+        Failure::new(Code::Spool, text)
+    })?;
+    Ok(Some(started))
+}

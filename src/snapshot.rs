@@ -1,0 +1,197 @@
+//! Snapshots: the best picture of a track as a JPEG, in a bounded folder and published.
+//!
+//! ```text
+//!   analysis ──► channel (32, drops) ─► `snapshot` thread: JPEG ─► folder/{camera}/{track}.jpg
+//!   ([`best`] chooses)                                        └──► whoever publishes
+//! ```
+//!
+//! Nothing here holds the data path up: a picture that finds no room is dropped and counted, a disk that is full costs
+//! pictures and nothing else.
+
+pub mod best;
+mod folder;
+mod latest;
+mod picture;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime};
+
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
+
+use crate::config::SnapshotsConfig;
+use crate::frame::CameraId;
+use crate::letterbox::Rect;
+use crate::metrics::SnapshotMetrics;
+use crate::rate::RateLimit;
+use crate::thumbnail::Thumbnail;
+use crate::worker;
+
+use folder::Folder;
+use latest::Latest;
+
+/// Pictures that may wait to be encoded.
+const WAITING: usize = 32;
+/// How often the folder is looked at when nothing comes, and what waits to be retained is told.
+const TICK: Duration = Duration::from_secs(1);
+/// Failures of the disk are logged at most this often a second.
+const LOG_HZ: f64 = 0.1;
+
+/// The best view of a track so far.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// The camera.
+    pub camera: CameraId,
+    /// The track's id as others know it.
+    pub track: String,
+    /// Its class by name.
+    pub label: String,
+    /// Score of its box, 0..1.
+    pub score: f32,
+    /// Its box, 0..1 of the picture.
+    pub rect: Rect,
+    /// The picture.
+    pub thumbnail: Arc<Thumbnail>,
+}
+
+/// What there is to publish.
+#[derive(Debug)]
+pub enum Picture<'a> {
+    /// A track's best picture so far.
+    OfTrack(&'a Snapshot, &'a [u8]),
+    /// The latest picture of a camera, at most one a second.
+    Latest(&'a CameraId, &'a [u8]),
+}
+
+/// Takes what there is to publish, on the thread `snapshot`. May block.
+pub type Publish = Box<dyn FnMut(Picture<'_>) + Send>;
+
+/// Hands snapshots over. The thread ends when it is dropped.
+pub struct Snapshots {
+    queue: Sender<Snapshot>,
+    metrics: SnapshotMetrics,
+}
+
+impl Snapshots {
+    /// Never blocks: where too many wait it is dropped and counted.
+    pub fn give(&self, snapshot: Snapshot) {
+        if self.queue.try_send(snapshot).is_err() {
+            self.metrics.dropped.inc();
+        }
+    }
+}
+
+/// Makes the folder and starts the thread `snapshot`.
+///
+/// # Errors
+///
+/// Where the folder cannot be made.
+pub fn start(
+    config: &SnapshotsConfig,
+    metrics: SnapshotMetrics,
+    publish: Publish,
+) -> io::Result<(Snapshots, JoinHandle<()>)> {
+    folder::make(&config.folder)?;
+    let (queue, waiting) = bounded(WAITING);
+    let (config, counters) = (config.clone(), metrics.clone());
+    let thread = worker::spawn("snapshot", move || Worker::new(config, counters, publish).run(&waiting));
+    Ok((Snapshots { queue, metrics }, thread))
+}
+
+/// Where the picture of a track lies, as a path of the HTTP server.
+pub fn url(camera: &CameraId, track: &str) -> String {
+    format!("/snapshots/{camera}/{track}.jpg")
+}
+
+/// The file of a picture; `None` where the names are not those of a camera and `{track}.jpg`, such as `..`.
+pub fn file(folder: &Path, camera: &str, name: &str) -> Option<PathBuf> {
+    let track = name.strip_suffix(folder::SUFFIX)?;
+    (folder::is_name(camera) && folder::is_name(track)).then(|| folder.join(camera).join(name))
+}
+
+/// The thread.
+struct Worker {
+    config: SnapshotsConfig,
+    metrics: SnapshotMetrics,
+    publish: Publish,
+    folder: Folder,
+    latest: Latest,
+    log: RateLimit,
+}
+
+impl Worker {
+    fn new(config: SnapshotsConfig, metrics: SnapshotMetrics, publish: Publish) -> Self {
+        let folder = Folder::scan(&config.folder, config.max_bytes, config.max_age, SystemTime::now());
+        Self { config, metrics, publish, folder, latest: Latest::default(), log: RateLimit::default() }
+    }
+
+    fn run(mut self, waiting: &Receiver<Snapshot>) {
+        self.account();
+        let mut due = Instant::now() + TICK;
+        loop {
+            match waiting.recv_deadline(due) {
+                Ok(snapshot) => self.make(&snapshot),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            let now = Instant::now();
+            if now >= due {
+                due = now + TICK;
+                self.folder.tidy(SystemTime::now());
+                self.tell_latest(now);
+            }
+            self.account();
+        }
+        self.tell_latest(Instant::now() + TICK);
+    }
+
+    fn make(&mut self, snapshot: &Snapshot) {
+        let start = Instant::now();
+        let drawn = self.config.draw_box.then_some(snapshot.rect);
+        let jpeg = match picture::jpeg(&snapshot.thumbnail, drawn, self.config.quality) {
+            Ok(jpeg) => jpeg,
+            Err(error) => return self.lost(&format!("a picture of {} cannot be encoded: {error}", snapshot.track)),
+        };
+        let kept = self.folder.keep(snapshot.camera.as_str(), &snapshot.track, &jpeg, SystemTime::now());
+        match kept {
+            Ok(()) => {
+                self.metrics.written.inc();
+            }
+            Err(error) => {
+                let folder = self.config.folder.display();
+                self.lost(&format!("{folder} cannot take a picture ({error}): make room, or set snapshots.folder"));
+            }
+        }
+        self.metrics.time.record(start.elapsed());
+        // Published all the same: who listens needs no file.
+        if self.config.publish {
+            (self.publish)(Picture::OfTrack(snapshot, &jpeg));
+            self.latest.set(&snapshot.camera, jpeg);
+            self.tell_latest(Instant::now());
+        }
+    }
+
+    fn lost(&mut self, why: &str) {
+        self.metrics.dropped.inc();
+        if self.log.passes(Instant::now(), LOG_HZ) {
+            tracing::error!(total = self.metrics.dropped.get(), "{why}");
+        }
+    }
+
+    fn tell_latest(&mut self, now: Instant) {
+        for (camera, jpeg) in self.latest.due(now, TICK) {
+            (self.publish)(Picture::Latest(&camera, &jpeg));
+        }
+    }
+
+    fn account(&self) {
+        let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        self.metrics.bytes.set(gauge(self.folder.bytes()));
+        self.metrics.files.set(gauge(self.folder.files()));
+    }
+}
+
+#[cfg(test)]
+mod tests;

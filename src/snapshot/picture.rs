@@ -1,0 +1,56 @@
+//! A thumbnail as a JPEG, with or without a box in it.
+
+use jpeg_encoder::{ColorType, Encoder, EncodingError};
+
+use crate::letterbox::Rect;
+use crate::thumbnail::Thumbnail;
+
+/// Red, green and blue of a box.
+const COLOUR: [u8; 3] = [0, 255, 0];
+/// Width of a box's lines in pixels: those of chroma are two wide.
+const LINE: usize = 2;
+
+/// Encodes `thumbnail` in `quality` (1..=100), with the box where there is one (0..1 of the picture).
+pub(super) fn jpeg(thumbnail: &Thumbnail, rect: Option<Rect>, quality: u8) -> Result<Vec<u8>, EncodingError> {
+    let (width, height) = thumbnail.size();
+    let mut rgb = rgb(thumbnail);
+    if let Some(rect) = rect {
+        draw(&mut rgb, (width as usize, height as usize), rect);
+    }
+    let mut jpeg = Vec::with_capacity(rgb.len() / 8);
+    // Thumbnails have 640 pixels a side at most.
+    let (width, height) = (width as u16, height as u16);
+    Encoder::new(&mut jpeg, quality).encode(&rgb, width, height, ColorType::Rgb)?;
+    Ok(jpeg)
+}
+
+fn rgb(thumbnail: &Thumbnail) -> Vec<u8> {
+    let [luma, u, v] = thumbnail.planes();
+    let (width, half) = (thumbnail.size().0 as usize, thumbnail.size().0.div_ceil(2) as usize);
+    let matrix = thumbnail.colour().matrix();
+    let mut rgb = Vec::with_capacity(3 * luma.len());
+    for (y, row) in luma.chunks_exact(width).enumerate() {
+        let chroma = y / 2 * half;
+        for (x, luma) in row.iter().enumerate() {
+            let (u, v) = (f32::from(u[chroma + x / 2]), f32::from(v[chroma + x / 2]));
+            // A cast clamps.
+            rgb.extend(matrix.map(|m| (m[0] * f32::from(*luma) + m[1] * u + m[2] * v + m[3] + 0.5) as u8));
+        }
+    }
+    rgb
+}
+
+/// The outline of a box, just within it and within the picture.
+fn draw(rgb: &mut [u8], (width, height): (usize, usize), rect: Rect) {
+    let at = |v: f32, length: usize| (v.clamp(0.0, 1.0) * length as f32).round() as usize;
+    let (left, right) = (at(rect[0], width), at(rect[2], width));
+    let (top, bottom) = (at(rect[1], height), at(rect[3], height));
+    for y in top..bottom {
+        let is_edge = y < top + LINE || y + LINE >= bottom;
+        let sides = [left..(left + LINE).min(right), right.saturating_sub(LINE).max(left)..right];
+        let whole = [left..right, right..right];
+        for x in if is_edge { whole } else { sides }.into_iter().flatten() {
+            rgb[3 * (y * width + x)..][..3].copy_from_slice(&COLOUR);
+        }
+    }
+}

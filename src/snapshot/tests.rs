@@ -1,0 +1,146 @@
+use std::sync::Mutex;
+
+use zune_jpeg::JpegDecoder;
+use zune_jpeg::zune_core::bytestream::ZCursor;
+
+use super::*;
+use crate::frame::SystemImage;
+use crate::metrics::ThumbnailMetrics;
+use crate::thumbnail::{Pool, Shrink};
+
+/// Red, green and blue of a colour as full-range BT.601.
+const BLUE: [u8; 3] = [29, 255, 107];
+
+fn snapshot(track: &str) -> Snapshot {
+    let blank = Pool::new(1, ThumbnailMetrics::default()).take().unwrap();
+    let thumbnail = blank.write(&SystemImage::solid(1280, 720, BLUE), None, &mut Shrink::default());
+    Snapshot {
+        camera: CameraId::new("gate"),
+        track: track.to_owned(),
+        label: "person".to_owned(),
+        score: 0.9,
+        rect: [0.25, 0.25, 0.5, 0.75],
+        thumbnail: Arc::new(thumbnail),
+    }
+}
+
+fn config(folder: &Path, draw_box: bool) -> SnapshotsConfig {
+    SnapshotsConfig {
+        folder: folder.to_path_buf(),
+        max_bytes: 1 << 20,
+        max_age: Duration::from_secs(3600),
+        quality: 85,
+        draw_box,
+        publish: true,
+    }
+}
+
+/// Width, height and the pixels.
+fn decode(jpeg: &[u8]) -> (usize, usize, Vec<u8>) {
+    let mut decoder = JpegDecoder::new(ZCursor::new(jpeg));
+    let pixels = decoder.decode().unwrap();
+    let (width, height) = decoder.dimensions().unwrap();
+    (width, height, pixels)
+}
+
+fn is_near(pixel: &[u8], colour: [u8; 3], by: u8) -> bool {
+    pixel.iter().zip(colour).all(|(a, b)| a.abs_diff(b) <= by)
+}
+
+#[test]
+fn a_picture_decodes_again_and_has_the_box_at_its_place() {
+    for draw in [false, true] {
+        let made = snapshot("gate-1-0");
+        let jpeg = picture::jpeg(&made.thumbnail, draw.then_some(made.rect), 85).unwrap();
+        let (width, height, pixels) = decode(&jpeg);
+        assert_eq!((width, height), (640, 360));
+        let at = |x: usize, y: usize| &pixels[3 * (y * width + x)..][..3];
+        for (x, y) in [(10, 10), (240, 180), (150, 180), (330, 180), (240, 80), (240, 280)] {
+            assert!(is_near(at(x, y), [0, 0, 255], 8), "{x},{y}: {:?}", at(x, y));
+        }
+        // 640 × 0.25, 640 × 0.5, 360 × 0.25, 360 × 0.75.
+        for (x, y) in [(160, 180), (319, 180), (240, 90), (240, 269)] {
+            let pixel = at(x, y);
+            // The colour of thin lines runs into what is beside them.
+            let is_green = pixel[1] > 180 && pixel[0].max(pixel[2]) < 120;
+            let is_right = if draw { is_green } else { is_near(pixel, [0, 0, 255], 8) };
+            assert!(is_right, "{x},{y}: {pixel:?}");
+        }
+    }
+}
+
+#[test]
+fn boxes_beyond_the_picture_are_cut_off() {
+    let made = snapshot("gate-1-0");
+    for rect in [[-0.5, -0.5, 1.5, 1.5], [0.5, 0.5, 0.5, 0.5], [0.9, 0.9, 0.1, 0.1], [0.999, 0.999, 1.0, 1.0]] {
+        assert!(picture::jpeg(&made.thumbnail, Some(rect), 1).is_ok());
+    }
+}
+
+#[test]
+fn what_is_given_is_written_published_and_counted() {
+    let root = tempfile::tempdir().unwrap();
+    let folder = root.path().join("deep/snapshots");
+    let metrics = SnapshotMetrics::default();
+    let said = Arc::new(Mutex::new(Vec::new()));
+    let sink = Arc::clone(&said);
+    let publish: Publish = Box::new(move |picture| {
+        sink.lock().unwrap().push(match picture {
+            Picture::OfTrack(snapshot, jpeg) => (snapshot.track.clone(), jpeg.to_vec()),
+            Picture::Latest(camera, jpeg) => (camera.to_string(), jpeg.to_vec()),
+        });
+    });
+    let (snapshots, thread) = start(&config(&folder, false), metrics.clone(), publish).unwrap();
+    for n in 0..3 {
+        snapshots.give(snapshot(&format!("gate-1-{n}")));
+    }
+    drop(snapshots);
+    thread.join().unwrap();
+    let said = said.lock().unwrap();
+    let names: Vec<&str> = said.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(
+        names,
+        ["gate-1-0", "gate", "gate-1-1", "gate-1-2", "gate"],
+        "the latest at most once a second, and last"
+    );
+    let written = std::fs::read(file(&folder, "gate", "gate-1-2.jpg").unwrap()).unwrap();
+    assert_eq!(written, said[3].1);
+    assert_eq!((metrics.written.get(), metrics.dropped.get(), metrics.files.get()), (3, 0, 3));
+    assert_eq!(
+        metrics.bytes.get(),
+        said.iter().filter(|(n, _)| n != "gate").map(|(_, b)| b.len() as i64).sum::<i64>()
+    );
+}
+
+#[test]
+fn a_folder_that_takes_nothing_costs_pictures_and_nothing_else() {
+    let root = tempfile::tempdir().unwrap();
+    let metrics = SnapshotMetrics::default();
+    // A file where the camera's folder should be.
+    std::fs::write(root.path().join("gate"), b"in the way").unwrap();
+    let (snapshots, thread) = start(&config(root.path(), true), metrics.clone(), Box::new(|_| {})).unwrap();
+    snapshots.give(snapshot("gate-1-0"));
+    drop(snapshots);
+    thread.join().unwrap();
+    assert_eq!((metrics.written.get(), metrics.dropped.get()), (0, 1));
+}
+
+#[test]
+fn more_than_may_wait_are_dropped_and_counted() {
+    let root = tempfile::tempdir().unwrap();
+    let metrics = SnapshotMetrics::default();
+    let (go, wait) = bounded::<()>(0);
+    let publish: Publish = Box::new(move |_| {
+        let _ = wait.recv();
+    });
+    let (snapshots, thread) = start(&config(root.path(), false), metrics.clone(), publish).unwrap();
+    let one = snapshot("gate-1-0");
+    // One is being published, as many as may wait do.
+    for _ in 0..WAITING + 6 {
+        snapshots.give(one.clone());
+    }
+    assert!((5..=6).contains(&metrics.dropped.get()), "{}", metrics.dropped.get());
+    drop((go, snapshots));
+    thread.join().unwrap();
+    assert_eq!(metrics.written.get() + metrics.dropped.get(), WAITING as u64 + 6);
+}
