@@ -140,8 +140,7 @@ impl Consumers {
     pub fn greeting(&self, latest: impl Fn(&str) -> Option<Vec<u8>>) -> Vec<Message> {
         let mut messages: Vec<Message> = self.wanted.frigate.iter().map(|p| frigate::available(p, true)).collect();
         if let Some(prefix) = &self.wanted.homeassistant {
-            let node = homeassistant::node(&self.site(prefix), None);
-            let previous = latest(&node.topic);
+            let previous = latest(&homeassistant::node_removal(prefix, &self.node).topic);
             messages.push(homeassistant::node(&self.site(prefix), previous.as_deref()));
             let cards = self.lock().cards.clone();
             messages.extend(cards.iter().filter_map(|(camera, card)| self.card(camera, card, &latest)));

@@ -16,7 +16,7 @@ use crate::event::{EndReason, Event, EventKind, rfc3339};
 use crate::frame::CameraId;
 
 /// The last event of each open track, by its id.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct OpenTracks(BTreeMap<String, Event>);
 
 impl OpenTracks {
@@ -58,6 +58,14 @@ impl OpenTracks {
         Ok(self.0.insert(event.id.clone(), event.clone()))
     }
 
+    /// Undoes [`OpenTracks::take`].
+    pub fn put_back(&mut self, id: String, before: Option<Event>) {
+        match before {
+            Some(event) => drop(self.0.insert(id, event)),
+            None => drop(self.0.remove(&id)),
+        }
+    }
+
     /// The `end` of each: nobody knows when it really ended, so it ends when it was last told of.
     pub fn ends(&self, identity: &Identity, topics: &Topics, now: SystemTime) -> Vec<Draft> {
         let end = |last: &Event| {
@@ -74,5 +82,12 @@ impl OpenTracks {
             Draft::event(topics.events(&CameraId::new(&last.camera)), event)
         };
         self.0.values().map(end).collect()
+    }
+}
+
+#[cfg(test)]
+impl FromIterator<(String, Event)> for OpenTracks {
+    fn from_iter<I: IntoIterator<Item = (String, Event)>>(events: I) -> Self {
+        Self(events.into_iter().collect())
     }
 }

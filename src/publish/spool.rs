@@ -80,6 +80,39 @@ struct Writer {
     open: OpenTracks,
 }
 
+/// What a commit did to the [`Writer`]: undone where it fails, instead of a copy of all that is open for each.
+#[derive(Default)]
+struct Journal {
+    /// Topics that used a number.
+    numbered: Vec<String>,
+    /// Tracks that changed, with their last event before.
+    tracks: Vec<(String, Option<Event>)>,
+}
+
+/// A message as JSON, and the event that it is.
+type Numbered = (Vec<u8>, Option<Event>);
+
+impl Writer {
+    /// The message with the next number of its topic.
+    fn number(&mut self, draft: &Draft, journal: &mut Journal) -> Result<Numbered, SpoolError> {
+        let topic = draft.topic.as_str().to_owned();
+        let seq = self.seqs.entry(topic.clone()).or_insert(0);
+        let numbered = draft.body(*seq)?;
+        *seq += 1;
+        journal.numbered.push(topic);
+        Ok(numbered)
+    }
+
+    fn undo(&mut self, journal: Journal) {
+        for topic in journal.numbered {
+            self.seqs.entry(topic).and_modify(|seq| *seq -= 1);
+        }
+        for (id, before) in journal.tracks.into_iter().rev() {
+            self.open.put_back(id, before);
+        }
+    }
+}
+
 /// Other consumers' messages of an event, given the one of its track before: topics and bodies.
 pub type Derive = Box<dyn Fn(Option<&Event>, &Event) -> Vec<(String, Vec<u8>)> + Send + Sync>;
 
@@ -154,20 +187,24 @@ impl Spool {
     /// Nothing of the batch is on disk; the same batch may be given again.
     pub fn commit(&self, batch: &Batch) -> Result<(), SpoolError> {
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        let (mut seqs, mut open) = (writer.seqs.clone(), writer.open.clone());
+        let mut journal = Journal::default();
         let (cursor, buried, still_full) = {
             let state = self.lock();
             (state.cursor, state.buried.clone(), state.bytes > self.limit / 2)
         };
         let mut overflow = writer.overflow.filter(|_| still_full);
         let retained = self.changed(&batch.retained);
-        let outcome = self.store.write(|transaction| {
+        let written = self.store.write(|transaction| {
             self.store_retained(transaction, &retained, &buried)?;
-            let mut outcome = self.store_messages(transaction, batch, &mut seqs, &mut open)?;
-            self.make_room(transaction, cursor, &mut seqs, &mut overflow, &mut outcome)?;
+            let mut outcome = self.store_messages(transaction, batch, &mut writer, &mut journal)?;
+            let mut number = |draft: &Draft| writer.number(draft, &mut journal);
+            self.make_room(transaction, cursor, &mut number, &mut overflow, &mut outcome)?;
             Ok(outcome)
-        })?;
-        (writer.seqs, writer.open) = (seqs, open);
+        });
+        if written.is_err() {
+            writer.undo(journal);
+        }
+        let outcome = written?;
         let mut state = self.lock();
         state.dropping.clear();
         state.buried.drain(..buried.len());
@@ -322,18 +359,20 @@ impl Spool {
         &self,
         transaction: &WriteTransaction,
         batch: &Batch,
-        seqs: &mut HashMap<String, u64>,
-        open: &mut OpenTracks,
+        writer: &mut Writer,
+        journal: &mut Journal,
     ) -> Result<Outcome, SpoolError> {
         let mut events = transaction.open_table(EVENTS).map_err(store_error)?;
         let mut outcome =
             Outcome { next: self.lock().next, added: 0, added_bytes: 0, removed: 0, removed_bytes: 0, lost: 0 };
         for draft in &batch.messages {
-            let (body, event) = number(draft, seqs)?;
+            let (body, event) = writer.number(draft, journal)?;
             insert(&mut events, draft.topic.as_str(), &body, &mut outcome)?;
             let Some(event) = event else { continue };
-            let before = open.take(transaction, &event, &body)?;
-            for (topic, body) in (self.derive)(before.as_ref(), &event) {
+            let before = writer.open.take(transaction, &event, &body)?;
+            let derived = (self.derive)(before.as_ref(), &event);
+            journal.tracks.push((event.id, before));
+            for (topic, body) in derived {
                 insert(&mut events, &topic, &body, &mut outcome)?;
             }
         }
@@ -345,7 +384,7 @@ impl Spool {
         &self,
         transaction: &WriteTransaction,
         cursor: u64,
-        seqs: &mut HashMap<String, u64>,
+        number: &mut impl FnMut(&Draft) -> Result<Numbered, SpoolError>,
         overflow: &mut Option<u64>,
         outcome: &mut Outcome,
     ) -> Result<(), SpoolError> {
@@ -372,7 +411,7 @@ impl Spool {
                 self.limit
             );
             let draft = self.notices.draft(NoticeKind::SpoolOverflow, None, text);
-            let (body, _) = number(&draft, seqs)?;
+            let (body, _) = number(&draft)?;
             insert(&mut events, draft.topic.as_str(), &body, outcome)?;
         }
         events.retain_in(..cursor, |_, _| false).map_err(store_error)
@@ -452,10 +491,34 @@ fn insert(
     Ok(())
 }
 
-/// The message with the next number of its topic.
-fn number(draft: &Draft, seqs: &mut HashMap<String, u64>) -> Result<(Vec<u8>, Option<Event>), SpoolError> {
-    let seq = seqs.entry(draft.topic.as_str().to_owned()).or_insert(0);
-    let numbered = draft.body(*seq)?;
-    *seq += 1;
-    Ok(numbered)
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::formats::samples;
+    use crate::publish::notice::Identity;
+    use crate::publish::topic::Topics;
+
+    #[test]
+    fn what_a_failed_commit_did_is_undone() {
+        let identity = Identity { node: "n".to_owned(), boot: "0123ab".to_owned() };
+        let notices = Notices::new(identity, Topics::new("w", "n").unwrap().notice());
+        let draft = notices.draft(NoticeKind::Started, None, "hello".to_owned());
+        let (mut writer, mut journal) = (Writer::default(), Journal::default());
+        let number = |writer: &mut Writer, journal: &mut Journal| {
+            let (body, _) = writer.number(&draft, journal).unwrap();
+            serde_json::from_slice::<crate::event::Notice>(&body).unwrap().seq
+        };
+        assert_eq!(number(&mut writer, &mut Journal::default()), 0);
+        let (new, update) = (samples::new(), samples::update());
+        writer.open.put_back(new.id.clone(), Some(new.clone()));
+        assert_eq!([number(&mut writer, &mut journal), number(&mut writer, &mut journal)], [1, 2]);
+        // An update, and the end after it.
+        writer.open.put_back(new.id.clone(), Some(update.clone()));
+        journal.tracks.push((new.id.clone(), Some(new.clone())));
+        writer.open.put_back(new.id.clone(), None);
+        journal.tracks.push((new.id.clone(), Some(update)));
+        writer.undo(journal);
+        assert_eq!(writer.open, [(new.id.clone(), new)].into_iter().collect());
+        assert_eq!(number(&mut writer, &mut Journal::default()), 1);
+    }
 }
