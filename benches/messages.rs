@@ -15,7 +15,7 @@ use watchpost::config::{Broker, MqttConfig, MqttProtocol, TlsConfig};
 use watchpost::frame::{CameraId, Captured, ClockSource, FrameInfo};
 use watchpost::letterbox::{Fit, Letterbox};
 use watchpost::metrics::Metrics;
-use watchpost::publish::{self, Identity};
+use watchpost::publish::{self, Identity, Wanted};
 use watchpost::worker::{self, Heartbeat};
 use watchpost::yolo::{Candidate, Candidates};
 
@@ -47,7 +47,8 @@ fn main() {
     let (node, boot) = ("box".to_owned(), "abc123".to_owned());
     let identity = Identity { node: node.clone(), boot: boot.clone() };
     let (publisher, running) =
-        publish::start(&mqtt, identity, folder.path(), metrics.publish.clone(), bounded(1).0).expect("a publisher");
+        publish::start(Wanted::default(), &mqtt, identity, folder.path(), metrics.publish.clone(), bounded(1).0)
+            .expect("a publisher");
     while metrics.publish.connected.get() == 0 {
         std::thread::sleep(Duration::from_millis(10));
     }

@@ -18,10 +18,9 @@ use crate::frame::CameraId;
 use crate::health::Board;
 use crate::infer::{Inference, News};
 use crate::metrics::Metrics;
-use crate::scene::{EventRules, Rules};
+use crate::scene::Rules;
 use crate::slot::{self, Arrivals, Waker};
 use crate::thumbnail::Thumbnails;
-use crate::track::tracker::TrackerSettings;
 use crate::worker::{self, Heartbeat};
 
 /// Finished batches on their way to analysis, and the empty ones on their way back.
@@ -271,27 +270,12 @@ fn thumbnails(config: &Config, around: &Surroundings) -> Option<Thumbnails> {
 
 /// What is looked for in a camera's picture; `None`: nothing is tracked.
 fn rules(config: &Config, camera: &CameraConfig) -> Option<Rules> {
-    let tracking = config.tracking.as_ref()?;
-    let events = camera.events.as_ref().map(|events| EventRules {
-        labels: events.labels.clone(),
-        min_score: events.min_score,
-        zones: events.zones.clone(),
-        update_every: events.update_every,
-    });
     Some(Rules {
-        tracking: TrackerSettings {
-            low: tracking.low,
-            high: tracking.high,
-            new: tracking.new,
-            confirm_hits: tracking.confirm_hits,
-            confirm_after: tracking.confirm_after,
-            lost_after: tracking.lost_after,
-            stationary_after: tracking.stationary_after,
-        },
+        tracking: config.tracking.clone()?,
         filter: camera.filter.clone(),
         zones: camera.zones.clone(),
         lines: camera.lines.clone(),
-        events,
+        events: camera.events.clone(),
         snapshots: config.snapshots.is_some(),
         snapshot_urls: config.http.enabled,
     })

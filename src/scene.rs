@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use crate::config::EventRules;
 use crate::event::{Counter, Crossing, EVENT_SCHEMA, EndReason, Event, EventKind, Model, Ts, rfc3339};
 use crate::frame::{CameraId, Captured, FrameInfo};
 use crate::letterbox::Rect;
@@ -49,19 +50,6 @@ pub struct Rules {
     pub snapshots: bool,
     /// These can be had by HTTP.
     pub snapshot_urls: bool,
-}
-
-/// Which tracks become events.
-#[derive(Clone, Debug, PartialEq)]
-pub struct EventRules {
-    /// Classes, by name; all where there is none.
-    pub labels: Vec<String>,
-    /// A track becomes an event when its best score has reached this, 0..1.
-    pub min_score: f32,
-    /// Indices of zones: a track becomes an event once it has entered one of them; at once where there is none.
-    pub zones: Vec<usize>,
-    /// Least time between two updates that are due to nothing but time and movement.
-    pub update_every: Duration,
 }
 
 /// Who speaks of which camera.
@@ -174,6 +162,11 @@ impl Open {
     }
 }
 
+/// Whether a class is among those that are wanted.
+fn has(wanted: &[bool], class: u32) -> bool {
+    wanted.get(class as usize) == Some(&true)
+}
+
 /// One camera's scene.
 pub struct Scene {
     speaker: Speaker,
@@ -284,7 +277,7 @@ impl Scene {
         }
         open.last = seen.clone();
         let (rect, class, score) = (open.track.rect, open.track.class, open.track.score);
-        let is_wanted = self.wanted.get(class as usize) == Some(&true);
+        let is_wanted = has(&self.wanted, class);
         if let Some(thumbnail) = thumbnail.filter(|_| self.rules.snapshots && is_wanted) {
             open.best.offer(self.at, View { thumbnail: Arc::clone(thumbnail), rect, score });
         }
@@ -304,7 +297,7 @@ impl Scene {
         let Some(rules) = &self.rules.events else { return };
         let mut due = Vec::new();
         for (id, open) in &self.open {
-            if open.told.is_some() || self.is_wanted(open) {
+            if open.told.is_some() || has(&self.wanted, open.track.class) {
                 due.extend(open.due(rules, self.at).map(|kind| (*id, kind)));
             }
         }
@@ -343,10 +336,6 @@ impl Scene {
         }
     }
 
-    fn is_wanted(&self, open: &Open) -> bool {
-        self.wanted.get(open.track.class as usize) == Some(&true)
-    }
-
     fn end(&mut self, id: u64, reason: EndReason, now: SystemTime, out: &mut Outcome) {
         self.zones.forget(id);
         self.lines.forget(id);
@@ -362,7 +351,7 @@ impl Scene {
     fn count(&mut self, out: &mut Outcome) {
         for open in self.open.values_mut() {
             let class = open.track.class;
-            if !open.track.confirmed || self.wanted.get(class as usize) != Some(&true) {
+            if !open.track.confirmed || !has(&self.wanted, class) {
                 continue;
             }
             self.counts.add(Key::Label(class));

@@ -13,7 +13,7 @@ use support::publisher::{Box, config, detections, gate, notice};
 use tempfile::TempDir;
 use watchpost::config::{Broker, MqttConfig, MqttProtocol, Secret};
 use watchpost::event::{Detections, NoticeKind};
-use watchpost::publish::Command;
+use watchpost::publish::{Command, Wanted};
 
 const NOTICES: &str = "watchpost/box/notice";
 const STATUS: &str = "watchpost/box/status";
@@ -326,7 +326,7 @@ fn start_fails(config: &MqttConfig, state: &Path) -> String {
     use watchpost::{metrics::PublishMetrics, publish};
     let identity = publish::Identity { node: "box".to_owned(), boot: "0123ab".to_owned() };
     let commands = crossbeam::channel::bounded(1).0;
-    let started = publish::start(config, identity, state, PublishMetrics::default(), commands);
+    let started = publish::start(Wanted::default(), config, identity, state, PublishMetrics::default(), commands);
     started.err().expect("it fails").to_string()
 }
 

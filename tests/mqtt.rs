@@ -15,7 +15,7 @@ use watchpost::config::{MqttConfig, MqttProtocol, Secret};
 use watchpost::event::{Detections, NoticeKind};
 use watchpost::frame::CameraId;
 use watchpost::metrics::PublishMetrics;
-use watchpost::publish::{self, Acknowledgement, Command, Identity};
+use watchpost::publish::{self, Acknowledgement, Command, Identity, Wanted};
 
 #[test]
 fn status_is_online_then_offline_by_will_and_by_good_bye() {
@@ -329,7 +329,15 @@ fn tls_with_a_private_ca_works_and_every_failure_has_its_words() {
 
     let missing = tls(1, Path::new("/nonexistent"), None);
     let identity = Identity { node: "box".to_owned(), boot: "0123ab".to_owned() };
-    let error = publish::start(&missing, identity, state.path(), PublishMetrics::default(), bounded(1).0).err();
+    let error = publish::start(
+        Wanted::default(),
+        &missing,
+        identity,
+        state.path(),
+        PublishMetrics::default(),
+        bounded(1).0,
+    )
+    .err();
     assert!(error.unwrap().to_string().contains("mqtt.ca_file /nonexistent/ca.pem cannot be read"));
 }
 
@@ -479,7 +487,9 @@ fn a_damaged_spool_is_moved_aside_and_told_of() {
     assert!(told.text.contains("spool.redb.corrupt-1"));
     let identity = Identity { node: "box".to_owned(), boot: "0123ab".to_owned() };
     let metrics = PublishMetrics::default();
-    let second = publish::start(&config(broker.port()), identity, state.path(), metrics, bounded(1).0).err();
+    let second =
+        publish::start(Wanted::default(), &config(broker.port()), identity, state.path(), metrics, bounded(1).0)
+            .err();
     assert!(matches!(second, Some(publish::PublishError::Spool { .. })));
     tested.finish();
 }

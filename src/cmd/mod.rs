@@ -125,7 +125,7 @@ fn start_publisher(
     })?;
     let identity = Identity { node: config.node.clone(), boot: around.boot.clone() };
     let counters = around.metrics.publish.clone();
-    publish::start_for(wanted(config), &config.mqtt, identity, folder, counters, commands).map_err(|e| {
+    publish::start(wanted(config), &config.mqtt, identity, folder, counters, commands).map_err(|e| {
         let code = match e {
             PublishError::Topic(_) | PublishError::Tls(_) => Code::Config,
             PublishError::Spool { .. } => Code::Spool,

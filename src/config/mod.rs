@@ -26,11 +26,12 @@ use crate::frame::CameraId;
 use crate::mask::RegionMask;
 use crate::track::filter::Filter;
 use crate::track::line::Line;
+use crate::track::tracker::TrackerSettings;
 use crate::track::zone::Zone;
 
 pub use analytics::{
     DeepstreamConfig, DeepstreamSchema, EventRules, FrigateConfig, HomeAssistantConfig, MotionConfig,
-    SnapshotsConfig, TrackingConfig,
+    SnapshotsConfig,
 };
 pub use diff::{Plan, plan};
 pub use draft::{CameraEdit, Draft};
@@ -57,7 +58,7 @@ pub struct Config {
     /// The HTTP server.
     pub http: HttpConfig,
     /// How detections become tracks; `None`: not at all, and so no camera has zones, lines or events.
-    pub tracking: Option<TrackingConfig>,
+    pub tracking: Option<TrackerSettings>,
     /// The best pictures of events; `None`: none are made.
     pub snapshots: Option<SnapshotsConfig>,
     /// Discovery by Home Assistant; `None`: off.

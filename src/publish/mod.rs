@@ -424,21 +424,6 @@ impl Running {
     }
 }
 
-/// [`start_for`] nobody else.
-///
-/// # Errors
-///
-/// See [`PublishError`].
-pub fn start(
-    config: &MqttConfig,
-    identity: Identity,
-    state_dir: &Path,
-    metrics: PublishMetrics,
-    commands: Sender<Request>,
-) -> Result<(Publisher, Running), PublishError> {
-    start_for(Wanted::default(), config, identity, state_dir, metrics, commands)
-}
-
 /// Opens the spool, starts the embedded broker where one is configured, and the publisher's threads. Does not wait
 /// for the broker: a broker that is away is a state, not an error. Commands go to `commands`, without waiting.
 /// Other consumers are told in their forms what they want.
@@ -446,7 +431,7 @@ pub fn start(
 /// # Errors
 ///
 /// See [`PublishError`].
-pub fn start_for(
+pub fn start(
     wanted: Wanted,
     config: &MqttConfig,
     identity: Identity,

@@ -19,22 +19,22 @@ use super::rest::Rest;
 use crate::letterbox::Rect;
 use crate::yolo::Detection;
 
-/// How detections become tracks.
+/// How detections become tracks. The tracker sees every box that the engine passes on, from its confidence threshold on.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TrackerSettings {
-    /// Boxes of less are not looked at, 0..1.
+    /// Boxes of less are not looked at, 0..1; without effect below the engine's confidence.
     pub low: f32,
     /// Boxes from here on are matched first, those below only with confirmed tracks that are left over; `low..=1`.
     pub high: f32,
     /// Least score of a box that begins a track, `high..=1`.
     pub new: f32,
-    /// Sightings of at least `high` before a track is confirmed, at least 1.
+    /// Sightings of at least `high` before a track is confirmed, 1..=100.
     pub confirm_hits: u32,
-    /// Time from the first to the last of them.
+    /// Time from the first to the last of them, 0..=1 min.
     pub confirm_after: Duration,
-    /// A confirmed track not seen for this long has ended.
+    /// A confirmed track not seen for this long has ended, 100 ms..=10 min.
     pub lost_after: Duration,
-    /// A track that has not moved for this long is stationary.
+    /// A track that has not moved for this long is stationary, 1 s..=1 day.
     pub stationary_after: Duration,
 }
 

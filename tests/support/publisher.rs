@@ -9,7 +9,7 @@ use watchpost::config::{Broker, MqttConfig, MqttProtocol, TlsConfig};
 use watchpost::event::{Detections, LatMs, Model, Notice, NoticeKind, Ts};
 use watchpost::frame::{CameraId, ClockSource};
 use watchpost::metrics::PublishMetrics;
-use watchpost::publish::{self, Identity, Publisher, Request, Running};
+use watchpost::publish::{self, Identity, Publisher, Request, Running, Wanted};
 
 use super::mosquitto::{PATIENCE, wait_until};
 
@@ -55,7 +55,8 @@ impl Box {
         let metrics = PublishMetrics::default();
         let identity = Identity { node: "box".to_owned(), boot: "0123ab".to_owned() };
         let (commands_in, commands) = bounded(16);
-        let (publisher, running) = publish::start(config, identity, state, metrics.clone(), commands_in).unwrap();
+        let (publisher, running) =
+            publish::start(Wanted::default(), config, identity, state, metrics.clone(), commands_in).unwrap();
         Self { publisher, running, metrics, commands }
     }
 

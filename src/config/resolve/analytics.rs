@@ -11,8 +11,9 @@ use crate::config::file::{
 };
 use crate::config::report::Section;
 use crate::config::{
-    DeepstreamConfig, EventRules, FrigateConfig, HomeAssistantConfig, MotionConfig, SnapshotsConfig, TrackingConfig,
+    DeepstreamConfig, EventRules, FrigateConfig, HomeAssistantConfig, MotionConfig, SnapshotsConfig,
 };
+use crate::track::tracker::TrackerSettings;
 use crate::track::zone::Zone;
 
 /// Most sightings before a track is believed.
@@ -38,7 +39,7 @@ pub(super) const TRACKS: &str = "this needs tracks: set tracking.enabled = true 
 
 /// What holds for all cameras together.
 pub(super) struct Analytics {
-    pub tracking: Option<TrackingConfig>,
+    pub tracking: Option<TrackerSettings>,
     pub snapshots: Option<SnapshotsConfig>,
     pub homeassistant: Option<HomeAssistantConfig>,
     pub frigate: Option<FrigateConfig>,
@@ -85,7 +86,7 @@ impl Resolver<'_> {
         })
     }
 
-    fn tracking(&mut self, section: &Section<'_>, file: &FileTracking) -> Option<TrackingConfig> {
+    fn tracking(&mut self, section: &Section<'_>, file: &FileTracking) -> Option<TrackerSettings> {
         let scores = [("low", file.low), ("high", file.high), ("new", file.new)];
         let [low, high, new] = scores.map(|(key, value)| self.fraction(section, key, value));
         for [(lower_key, lower), (key, value)] in [[scores[0], scores[1]], [scores[1], scores[2]]] {
@@ -98,7 +99,7 @@ impl Resolver<'_> {
         let confirm_after = self.between(section, "confirm_after", file.confirm_after, confirm);
         let lost_after = self.between(section, "lost_after", file.lost_after, LOST);
         let stationary_after = self.between(section, "stationary_after", file.stationary_after, STATIONARY);
-        Some(TrackingConfig {
+        Some(TrackerSettings {
             low: low?,
             high: high?,
             new: new?,

@@ -121,7 +121,9 @@ fn everything_about_tracks_that_can_be_given_is_taken() {
 #[test]
 fn without_a_word_about_them_there_are_tracks_events_and_snapshots() {
     let config = Folder::new().parse(GOOD).unwrap();
-    assert!(config.tracking.is_some() && config.cameras.iter().all(|camera| camera.events.is_some()));
+    // `detect --track` uses the tracker's own.
+    assert_eq!(config.tracking, Some(crate::track::tracker::TrackerSettings::default()));
+    assert!(config.cameras.iter().all(|camera| camera.events.is_some()));
     assert_eq!(config.snapshots.unwrap().folder, std::path::Path::new("/var/lib/watchpost/snapshots"));
     assert!(config.homeassistant.is_none() && config.frigate.is_none() && config.deepstream.is_none());
     assert!(config.cameras.iter().all(|camera| camera.motion.is_none()));
