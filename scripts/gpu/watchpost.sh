@@ -54,7 +54,8 @@ engine_batch() {
 
 # config ENGINE CLIP STREAMS PACE FILE: a configuration in FILE, with a folder for its state beside it.
 config() {
-    local engine=$1 clip=$2 streams=$3 pace=$4 file=$5 n
+    local engine=$1 clip=$2 streams=$3 pace=$4 file=$5 n decoders
+    read -r -a decoders <<<"${DECODE:-cuda}"
     {
         cat <<TOML
 node = "gpu"
@@ -71,6 +72,8 @@ contexts = ${CONTEXTS:-2}
 build = false
 [mqtt]
 broker = "mqtt://127.0.0.1:$BROKER_PORT"
+[events]
+enabled = ${EVENTS:-true}
 [http]
 listen = "127.0.0.1:$HTTP_PORT"
 TOML
@@ -79,7 +82,7 @@ TOML
 [[camera]]
 id = "stream$n"
 url = "$clip"
-decode = "${DECODE:-cuda}"
+decode = "${decoders[n % ${#decoders[@]}]}"
 pace = "$pace"
 repeat = true
 TOML

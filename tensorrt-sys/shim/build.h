@@ -104,6 +104,7 @@ struct Build {
 
     Status configure(Options const* options);
     Status shapes(Options const* options);
+    bool fill(IOptimizationProfile& profile, Options const& options) const;
 #if !SHIM_STRONG
     void calibrate(IInt8Calibrator& calibrator, Options const& options);
 #endif
@@ -134,30 +135,36 @@ bool has_input(INetworkDefinition const& network, char const* name) {
     return false;
 }
 
+bool Build::fill(IOptimizationProfile& profile, Options const& options) const {
+    bool taken = true;
+    for (size_t i = 0; taken && i < options.profile_count; ++i) {
+        Profile const& from = options.profiles[i];
+        if (!has_input(*network, from.input)) {
+            throw std::invalid_argument{std::string{"the model has no input \""} + from.input + '"'};
+        }
+        taken = profile.setDimensions(from.input, OptProfileSelector::kMIN, to_dims(from.min, from.rank))
+            && profile.setDimensions(from.input, OptProfileSelector::kOPT, to_dims(from.opt, from.rank))
+            && profile.setDimensions(from.input, OptProfileSelector::kMAX, to_dims(from.max, from.rank));
+    }
+    return taken;
+}
+
 // Inputs whose shape varies; TensorRT refuses to build where one of them has no profile.
 Status Build::shapes(Options const* options) {
     if (options->profile_count == 0) {
         return STATUS_OK;
     }
-    IOptimizationProfile* const profile = builder->createOptimizationProfile();
-    bool taken = profile != nullptr;
-    for (size_t i = 0; taken && i < options->profile_count; ++i) {
-        Profile const& from = options->profiles[i];
-        if (!has_input(*network, from.input)) {
-            throw std::invalid_argument{std::string{"the model has no input \""} + from.input + '"'};
+    for (int32_t n = 0; n < SHIM_PROFILES; ++n) {
+        IOptimizationProfile* const profile = builder->createOptimizationProfile();
+        if (!profile || !fill(*profile, *options) || config->addOptimizationProfile(profile) < 0) {
+            return STATUS_REFUSED;
         }
-        taken = profile->setDimensions(from.input, OptProfileSelector::kMIN, to_dims(from.min, from.rank))
-            && profile->setDimensions(from.input, OptProfileSelector::kOPT, to_dims(from.opt, from.rank))
-            && profile->setDimensions(from.input, OptProfileSelector::kMAX, to_dims(from.max, from.rank));
-    }
-    if (!taken || config->addOptimizationProfile(profile) < 0) {
-        return STATUS_REFUSED;
-    }
 #if !SHIM_STRONG
-    if (config->getInt8Calibrator()) {
-        config->setCalibrationProfile(profile);
-    }
+        if (config->getInt8Calibrator()) {
+            config->setCalibrationProfile(profile);
+        }
 #endif
+    }
     return STATUS_OK;
 }
 

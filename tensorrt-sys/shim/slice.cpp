@@ -38,6 +38,8 @@
 #endif
 #define SHIM_STRONG (SHIM_RTX || NV_TENSORRT_MAJOR >= 11)
 #define SHIM_PROGRESS (SHIM_RTX || NV_TENSORRT_MAJOR >= 10)
+// Before 10 a profile of varying shapes belongs to one context at a time: an engine has as many as may run at once.
+#define SHIM_PROFILES (SHIM_PROGRESS ? 1 : 2)
 
 static_assert(sizeof(void*) == 8, "64-bit targets only");
 static_assert(sizeof(Entry) == 40 && sizeof(Tensor) == 88 && sizeof(Profile) == 208, "src/lib.rs says the same");
@@ -173,6 +175,8 @@ namespace SLICE {
 struct OwnEngine {
     std::unique_ptr<IRuntime> runtime;
     std::unique_ptr<ICudaEngine> engine;
+    // Profiles that a context has, where only one may.
+    std::vector<bool> taken;
 };
 
 class Profiler final : public IProfiler {
@@ -188,6 +192,15 @@ struct OwnContext {
     Profiler profiler;
     std::unique_ptr<IExecutionContext> context;
     bool profiling = false;
+    OwnEngine* engine = nullptr;
+    size_t profile = 0;
+
+    ~OwnContext() {
+        context.reset();
+        if (engine) {
+            engine->taken[profile] = false;
+        }
+    }
 };
 
 OwnEngine* own(Engine* engine) noexcept { return reinterpret_cast<OwnEngine*>(engine); }
@@ -258,6 +271,37 @@ Status engine_layers(Engine const* engine, BytesFn json, void* user) noexcept {
     });
 }
 
+#if !SHIM_PROGRESS
+bool varies(ICudaEngine const& engine) {
+    for (int32_t i = 0; i < engine.getNbIOTensors(); ++i) {
+        Dims const dims = engine.getTensorShape(engine.getIOTensorName(i));
+        if (std::any_of(dims.d, dims.d + dims.nbDims, [](int32_t dim) { return dim < 0; })) {
+            return true;
+        }
+    }
+    return false;
+}
+
+// Gives the context a profile of its own, where shapes vary.
+void take_profile(OwnEngine& engine, OwnContext& context) {
+    if (!varies(*engine.engine)) {
+        return;
+    }
+    engine.taken.resize(static_cast<size_t>(engine.engine->getNbOptimizationProfiles()));
+    auto const free = std::find(engine.taken.begin(), engine.taken.end(), false);
+    if (free == engine.taken.end()) {
+        throw std::runtime_error{"its batch varies, and it was built for " + std::to_string(engine.taken.size())
+            + " at once: set engine.tensorrt.contexts to that, or build it for one batch size"};
+    }
+    context.profile = static_cast<size_t>(free - engine.taken.begin());
+    if (!context.context->setOptimizationProfile(static_cast<int32_t>(context.profile))) {
+        throw std::runtime_error{"its profile of shapes cannot be used: build it again"};
+    }
+    context.engine = &engine;
+    *free = true;
+}
+#endif
+
 Status context_new(Engine* engine, Context** out) noexcept {
     return guarded([&] {
         auto context = std::make_unique<OwnContext>();
@@ -265,6 +309,9 @@ Status context_new(Engine* engine, Context** out) noexcept {
         if (!context->context) {
             return STATUS_REFUSED;
         }
+#if !SHIM_PROGRESS
+        take_profile(*own(engine), *context);
+#endif
         *out = reinterpret_cast<Context*>(context.release());
         return STATUS_OK;
     });

@@ -222,8 +222,8 @@ struct Session<'a> {
     calibration: RefCell<Vec<u8>>,
     engine: RefCell<Vec<u8>>,
     cache: RefCell<Vec<u8>>,
-    /// The user knows that TensorRT refused the timing cache: it says so in two lines.
-    cache_refused: Cell<bool>,
+    /// The user knows what TensorRT makes of the timing cache: it says so in two lines.
+    cache_told: Cell<bool>,
     refused: RefCell<Vec<(i64, Refused)>>,
     supported: RefCell<BTreeSet<i64>>,
 }
@@ -245,7 +245,7 @@ impl<'a> Session<'a> {
             calibration: RefCell::default(),
             engine: RefCell::default(),
             cache: RefCell::default(),
-            cache_refused: Cell::default(),
+            cache_told: Cell::default(),
             refused: RefCell::default(),
             supported: RefCell::default(),
         }
@@ -330,8 +330,8 @@ fn tell_line() {
     // SAFETY: set by `Listening`, which is dropped before the session; the lifetime it lost is not handed on.
     let session = unsafe { &*session };
     if let Some(line) = log::newest() {
-        if log::is_of_cache(&line) && !session.cache_refused.replace(true) {
-            tracing::info!("TensorRT refused the timing cache: this build begins a new one, and takes longer");
+        if log::is_of_cache(&line) && !session.cache_told.replace(true) {
+            tracing::info!("TensorRT uses the timing cache but for its Myelin part, which it times anew");
         }
         session.tell_waiting();
         session.tell(Progress::Message(&line));

@@ -172,9 +172,13 @@ impl Context {
         if status == sys::OK {
             return Ok(Self { context, engine: engine.inner.clone() });
         }
+        let library = &engine.inner.library;
+        if status == sys::EXCEPTION {
+            return Err(TrtError::Failed(format!("{} cannot run the engine: {}", library.name(), thrown(library))));
+        }
         Err(TrtError::Failed(format!(
             "{} cannot run the engine, which needs {} MiB of GPU memory: {}: free some, or build for a smaller batch",
-            engine.inner.library.name(),
+            library.name(),
             engine.device_memory() >> 20,
             call.reason()
         )))
