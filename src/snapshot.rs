@@ -89,9 +89,9 @@ enum Job {
 pub enum Picture<'a> {
     /// A track's best picture so far.
     OfTrack(&'a Snapshot, &'a [u8]),
-    /// The latest picture of a camera, at most one a second.
+    /// The latest picture of a camera: of tracks at most one a second, besides those that somebody asked for.
     Latest(&'a CameraId, &'a [u8]),
-    /// What came of a picture that somebody asked for, one sentence; of one that is to be published, it is among the latest.
+    /// What came of a picture that somebody asked for, one sentence. One to publish came before, as the latest.
     Answer(&'a CameraId, Result<String, String>),
 }
 
@@ -196,7 +196,8 @@ impl Worker {
         let Ok((jpeg, _)) = self.write(camera, track, &snapshot.thumbnail, &[snapshot.rect]) else { return };
         if self.config.publish {
             (self.publish)(Picture::OfTrack(snapshot, &jpeg));
-            self.publish_latest(camera, jpeg);
+            self.latest.set(camera, jpeg);
+            self.tell_latest(Instant::now());
         }
     }
 
@@ -206,7 +207,9 @@ impl Worker {
         let name = format!("{camera}-{}", time.replace([':', '.'], "-"));
         let (jpeg, kept) = self.write(camera, &name, &asked.thumbnail, &asked.rects)?;
         if self.config.publish {
-            self.publish_latest(camera, jpeg);
+            // At once: whoever hears the answer looks for it.
+            self.latest.tell(camera, Instant::now());
+            (self.publish)(Picture::Latest(camera, &jpeg));
         }
         let what = format!("what camera {camera} saw at {time} is");
         match (self.config.publish, kept) {
@@ -252,11 +255,6 @@ impl Worker {
             tracing::error!(total = self.metrics.dropped.get(), "{why}");
         }
         why
-    }
-
-    fn publish_latest(&mut self, camera: &CameraId, jpeg: Vec<u8>) {
-        self.latest.set(camera, jpeg);
-        self.tell_latest(Instant::now());
     }
 
     fn tell_latest(&mut self, now: Instant) {

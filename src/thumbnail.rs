@@ -200,7 +200,7 @@ fn cover(mask: &RegionMask, source: (u32, u32), size: (u32, u32), pixels: &mut [
     }
 }
 
-/// Cameras whose next frame gets a thumbnail whatever is in it. Clones share: whoever asks does so on another thread.
+/// Cameras whose next frame that may have one gets a thumbnail whatever is in it. Clones share: whoever asks does so on another thread.
 #[derive(Clone, Default)]
 pub struct Asked(Arc<Asking>);
 
@@ -212,7 +212,7 @@ struct Asking {
 }
 
 impl Asked {
-    /// The camera's next frame is wanted.
+    /// The camera's next frame is wanted, or the first one [`EVERY`] after the latest thumbnail.
     pub fn ask(&self, camera: &CameraId) {
         self.change(|cameras| cameras.insert(camera.clone()));
     }
@@ -274,7 +274,7 @@ impl Thumbnails {
         let at = frame.time(self.epoch);
         // A clock that went back begins anew.
         let is_soon = camera.latest.is_some_and(|latest| at >= latest && at - latest < EVERY);
-        if !is_asked && (!camera.is_busy || is_soon) {
+        if is_soon || !(camera.is_busy || is_asked) {
             return None;
         }
         let mut blank = self.pool.take()?;

@@ -15,18 +15,13 @@ use crate::support::mosquitto::free_port;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// The file that the answer names, and what is in it.
-fn kept(daemon: &Daemon, camera: &str, answer: &Acknowledgement) -> (String, Vec<u8>) {
+/// The file that the answer names, as it is in the folder, on the camera's topic and by HTTP.
+fn picture(daemon: &mut Daemon, camera: &str, answer: &Acknowledgement) -> Vec<u8> {
     let text = answer.text.as_deref().unwrap_or_else(|| panic!("{answer:?}"));
     assert!(answer.ok && text.starts_with(&format!("what camera {camera} saw at 2")), "{answer:?}");
     let (_, name) = text.split_once(" is published, and kept as ").unwrap();
     assert!(name.starts_with(&format!("{camera}/{camera}-2")) && name.ends_with("Z.jpg"), "{name}");
-    (name.to_owned(), fs::read(daemon.dir().join("state/snapshots").join(name)).unwrap())
-}
-
-/// The same, on the camera's topic and by HTTP, too.
-fn picture(daemon: &mut Daemon, camera: &str, answer: &Acknowledgement) -> Vec<u8> {
-    let (name, kept) = kept(daemon, camera, answer);
+    let kept = fs::read(daemon.dir().join("state/snapshots").join(name)).unwrap();
     let topic = format!("cam/{camera}/snapshot");
     daemon.until("the picture", LIMIT, |heard| heard.pictures.get(&topic) == Some(&kept));
     let served = daemon.answer(&format!("/snapshots/{name}"));
@@ -134,7 +129,8 @@ fn boxes_are_drawn_around_all_that_was_found_where_that_is_wanted() {
         let Some(mut daemon) = Daemon::start("", &cameras) else { return };
         daemon.until("people", LIMIT, |heard| heard.of("walk").last().is_some_and(|(_, m)| m.objects.len() > 2));
         let answer = ask(&daemon, "cmd/snapshot", &of("walk"));
-        let jpeg = kept(&daemon, "walk", &answer).1;
+        // Among those of tracks, and at once.
+        let jpeg = picture(&mut daemon, "walk", &answer);
         let (width, height, pixels) = decode(&jpeg);
         assert_eq!((width, height), (640, 480));
         seen.push(green(&pixels));

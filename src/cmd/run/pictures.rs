@@ -113,6 +113,8 @@ impl Daemon<'_> {
         let (_, report) = self.around.board.snapshot().remove(camera)?;
         match report.status {
             CameraStatus::Online => None,
+            // It connects for the first time: frames may come before it says so.
+            CameraStatus::Offline if report.attempts == 0 => None,
             CameraStatus::Offline => Some(format!("camera {camera} is offline: {}", report.reason)),
             CameraStatus::Disabled => {
                 Some(format!("camera {camera} is switched off: switch it on, then ask again"))
