@@ -14,7 +14,7 @@ use crate::frame::{CameraId, FrameInfo};
 use crate::metrics::{CameraMetrics, Metrics};
 use crate::rate::RateLimit;
 use crate::scene::{Outcome, Rules, Scene, Sight, Speaker};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{OnDemand, Snapshot};
 use crate::worker::Heartbeat;
 use crate::yolo::{Detection, nms};
 
@@ -34,6 +34,8 @@ pub enum Output<'a> {
     Count(Counter, u64),
     /// A view of a track to make a picture of.
     Snapshot(Snapshot),
+    /// A view of a camera that somebody asked for.
+    OnDemand(OnDemand),
     /// All of a batch is said, its last camera's frame too.
     BatchEnd,
 }
@@ -146,6 +148,8 @@ pub struct Analysis {
     names: Names,
     found: Vec<Detection>,
     outcome: Outcome,
+    /// The last frame in small, where somebody asked for it.
+    on_demand: Option<OnDemand>,
     epoch: Instant,
 }
 
@@ -163,6 +167,7 @@ impl Analysis {
             names,
             found,
             outcome,
+            on_demand: None,
             epoch: Instant::now(),
         }
     }
@@ -226,13 +231,16 @@ impl Analysis {
         let _ = free.try_send(batch);
     }
 
-    /// Events and counts of the last outcome.
+    /// Events, pictures and counts of the last outcome.
     fn say(&mut self, camera: &CameraId, publish: &mut impl FnMut(&CameraId, Output<'_>)) {
         for event in self.outcome.events.drain(..) {
             publish(camera, Output::Event(Box::new(event)));
         }
         for snapshot in self.outcome.snapshots.drain(..) {
             publish(camera, Output::Snapshot(snapshot));
+        }
+        if let Some(asked) = self.on_demand.take() {
+            publish(camera, Output::OnDemand(asked));
         }
         for (counter, value) in self.outcome.counts.drain(..) {
             publish(camera, Output::Count(counter, value));
@@ -338,14 +346,17 @@ impl Analysis {
         self.remember(&lane.frame);
         let memory = self.cameras.get_mut(&lane.frame.camera)?;
         memory.arrived = lane.frame.arrived;
+        // Taken: the batch is used again, and what is in it would stay.
+        let thumbnail = lane.thumbnail.take();
         if let Some(scene) = &mut memory.scene {
-            // Taken: the batch is used again, and what is in it would stay.
-            let thumbnail = lane.thumbnail.take();
             let (at, thumbnail) = (lane.frame.time(self.epoch), thumbnail.as_ref());
             let sight = Sight { at, frame: &lane.frame, model, now: wall, thumbnail };
             scene.sift(lane.frame.size, &mut self.found);
             scene.frame(&sight, &self.found, &mut self.outcome);
         }
+        let rects = || self.found.iter().map(|d| d.rect).collect();
+        let asked = thumbnail.filter(|thumbnail| thumbnail.is_asked());
+        self.on_demand = asked.map(|thumbnail| OnDemand::new(&lane.frame, thumbnail, rects()));
         let policy = self.setup.policies.get(&lane.frame.camera);
         if !worth_a_message(policy, memory, &self.found, now) {
             return None;

@@ -20,7 +20,7 @@ use crate::infer::{Inference, News};
 use crate::metrics::Metrics;
 use crate::scene::Rules;
 use crate::slot::{self, Arrivals, Waker};
-use crate::thumbnail::Thumbnails;
+use crate::thumbnail::{Asked, Thumbnails};
 use crate::worker::{self, Heartbeat};
 
 /// Finished batches on their way to analysis, and the empty ones on their way back.
@@ -47,6 +47,8 @@ pub struct Graph {
     roster: Option<Sender<slot::SlotReader>>,
     /// Ends the building of an engine.
     stopping: Arc<AtomicBool>,
+    /// Asks for pictures; `None`: none are made.
+    asked: Option<Asked>,
     /// Told what becomes of the backend.
     pub news: Receiver<News>,
     /// Progress of inference and analysis, for the watchdog.
@@ -87,6 +89,7 @@ impl Graph {
         let stopping = Arc::new(AtomicBool::new(false));
         let progress = progress(telling.clone(), swap, hearts[0].clone(), Arc::clone(&stopping));
         let (settings, thumbnails) = (settings.clone(), thumbnails(config, around));
+        let asked = thumbnails.as_ref().map(Thumbnails::asked);
         let inference = Inference {
             open: Box::new(move |wake| {
                 let mut backend = settings.open(wake, &progress)?;
@@ -110,7 +113,7 @@ impl Graph {
         let wake = Waker::new(wake.0, frames);
         let cameras = BTreeMap::new();
         let mut graph =
-            Self { cameras, infer, analyze, orders, wake, roster: Some(roster), stopping, news, hearts };
+            Self { cameras, infer, analyze, orders, wake, roster: Some(roster), stopping, asked, news, hearts };
         for camera in &config.cameras {
             graph.start_camera(config, camera, around);
         }
@@ -190,6 +193,16 @@ impl Graph {
         let Some(camera) = self.cameras.get(camera) else { return false };
         camera.control.enable(on);
         true
+    }
+
+    /// The camera's next frame becomes a picture, whatever is in it: an [`Output::OnDemand`].
+    pub fn ask_for_picture(&self, camera: &CameraId) {
+        self.asked.iter().for_each(|asked| asked.ask(camera));
+    }
+
+    /// Nobody waits for that picture any more.
+    pub fn forget_picture(&self, camera: &CameraId) {
+        self.asked.iter().for_each(|asked| asked.forget(camera));
     }
 
     /// A camera gives no frames any more: its tracks end for `reason`.

@@ -123,6 +123,15 @@ impl Image {
             Self::Nvmm(_) => "NVMM surfaces",
         }
     }
+
+    /// YUV to RGB.
+    pub fn colour(&self) -> Colour {
+        match self {
+            Self::System(image) => image.colour,
+            Self::Cuda(image) => image.colour,
+            Self::Nvmm(image) => image.colour,
+        }
+    }
 }
 
 /// The GPU that the engine runs on: decoders put their frames into its memory, reached from its primary context.

@@ -394,12 +394,8 @@ impl Metrics {
         let (r, s) = (&mut self.registry, &self.snapshots);
         let missed = self.thumbnails.missed.clone();
         r.register("thumbnails_missed", "Frames without a thumbnail: no memory left for one", missed);
-        r.register("snapshots_written", "Pictures of tracks written", s.written.clone());
-        r.register(
-            "snapshots_dropped",
-            "Pictures of tracks not written: too many at once, or disk",
-            s.dropped.clone(),
-        );
+        r.register("snapshots_written", "Pictures written", s.written.clone());
+        r.register("snapshots_dropped", "Pictures not written: too many at once, or disk", s.dropped.clone());
         r.register("snapshots_bytes", "Bytes of the snapshots kept", s.bytes.clone());
         r.register("snapshots_files", "Snapshots kept", s.files.clone());
     }

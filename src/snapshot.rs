@@ -1,7 +1,8 @@
-//! Snapshots: the best picture of a track as a JPEG, in a bounded folder and published.
+//! Snapshots: the best picture of a track, and what a camera sees when somebody asks, as JPEGs in a bounded folder and
+//! published.
 //!
 //! ```text
-//!   analysis ──► channel (32, drops) ─► `snapshot` thread: JPEG ─► folder/{camera}/{track}.jpg
+//!   analysis ──► channel (32, drops) ─► `snapshot` thread: JPEG ─► folder/{camera}/{track}.jpg, {camera}/{camera}-{time}.jpg
 //!   ([`best`] chooses)                                        └──► whoever publishes
 //! ```
 //!
@@ -22,7 +23,8 @@ use std::time::{Duration, Instant, SystemTime};
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use crate::config::SnapshotsConfig;
-use crate::frame::CameraId;
+use crate::event::rfc3339;
+use crate::frame::{CameraId, FrameInfo};
 use crate::letterbox::Rect;
 use crate::metrics::SnapshotMetrics;
 use crate::rate::RateLimit;
@@ -56,13 +58,41 @@ pub struct Snapshot {
     pub thumbnail: Arc<Thumbnail>,
 }
 
+/// What a camera saw when somebody asked.
+#[derive(Clone, Debug)]
+pub struct OnDemand {
+    /// The camera.
+    pub camera: CameraId,
+    /// When it saw that.
+    pub captured: SystemTime,
+    /// What was found in it, 0..1 of the picture.
+    pub rects: Vec<Rect>,
+    /// The picture.
+    pub thumbnail: Arc<Thumbnail>,
+}
+
+impl OnDemand {
+    /// Of a frame in small, with what was found in it.
+    pub fn new(frame: &FrameInfo, thumbnail: Arc<Thumbnail>, rects: Vec<Rect>) -> Self {
+        Self { camera: frame.camera.clone(), captured: frame.captured.wall, rects, thumbnail }
+    }
+}
+
+/// A picture to make.
+enum Job {
+    OfTrack(Snapshot),
+    OnDemand(OnDemand),
+}
+
 /// What there is to publish.
 #[derive(Debug)]
 pub enum Picture<'a> {
     /// A track's best picture so far.
     OfTrack(&'a Snapshot, &'a [u8]),
-    /// The latest picture of a camera, at most one a second.
+    /// The latest picture of a camera: of tracks at most one a second, besides those that somebody asked for.
     Latest(&'a CameraId, &'a [u8]),
+    /// What came of a picture that somebody asked for, one sentence. One to publish came before, as the latest.
+    Answer(&'a CameraId, Result<String, String>),
 }
 
 /// Takes what there is to publish, on the thread `snapshot`. May block.
@@ -70,14 +100,23 @@ pub type Publish = Box<dyn FnMut(Picture<'_>) + Send>;
 
 /// Hands snapshots over. The thread ends when it is dropped.
 pub struct Snapshots {
-    queue: Sender<Snapshot>,
+    queue: Sender<Job>,
     metrics: SnapshotMetrics,
 }
 
 impl Snapshots {
     /// Never blocks: where too many wait it is dropped and counted.
     pub fn give(&self, snapshot: Snapshot) {
-        if self.queue.try_send(snapshot).is_err() {
+        self.hand_over(Job::OfTrack(snapshot));
+    }
+
+    /// As [`Snapshots::give`]; of one that is dropped there is no [`Picture::Answer`].
+    pub fn give_on_demand(&self, asked: OnDemand) {
+        self.hand_over(Job::OnDemand(asked));
+    }
+
+    fn hand_over(&self, job: Job) {
+        if self.queue.try_send(job).is_err() {
             self.metrics.dropped.inc();
         }
     }
@@ -127,12 +166,16 @@ impl Worker {
         Self { config, metrics, publish, folder, latest: Latest::default(), log: RateLimit::default() }
     }
 
-    fn run(mut self, waiting: &Receiver<Snapshot>) {
+    fn run(mut self, waiting: &Receiver<Job>) {
         self.account();
         let mut due = Instant::now() + TICK;
         loop {
             match waiting.recv_deadline(due) {
-                Ok(snapshot) => self.make(&snapshot),
+                Ok(Job::OfTrack(snapshot)) => self.make(&snapshot),
+                Ok(Job::OnDemand(asked)) => {
+                    let made = self.make_on_demand(&asked);
+                    (self.publish)(Picture::Answer(&asked.camera, made));
+                }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
@@ -148,36 +191,70 @@ impl Worker {
     }
 
     fn make(&mut self, snapshot: &Snapshot) {
-        let start = Instant::now();
-        let drawn = self.config.draw_box.then_some(snapshot.rect);
-        let jpeg = match picture::jpeg(&snapshot.thumbnail, drawn, self.config.quality) {
-            Ok(jpeg) => jpeg,
-            Err(error) => return self.lost(&format!("a picture of {} cannot be encoded: {error}", snapshot.track)),
-        };
-        let kept = self.folder.keep(snapshot.camera.as_str(), &snapshot.track, &jpeg, SystemTime::now());
-        match kept {
-            Ok(()) => {
-                self.metrics.written.inc();
-            }
-            Err(error) => {
-                let folder = self.config.folder.display();
-                self.lost(&format!("{folder} cannot take a picture ({error}): make room, or set snapshots.folder"));
-            }
-        }
-        self.metrics.time.record(start.elapsed());
-        // Published all the same: who listens needs no file.
+        let (camera, track) = (&snapshot.camera, &snapshot.track);
+        // What was lost is logged. Published all the same where it is only not kept: who listens needs no file.
+        let Ok((jpeg, _)) = self.write(camera, track, &snapshot.thumbnail, &[snapshot.rect]) else { return };
         if self.config.publish {
             (self.publish)(Picture::OfTrack(snapshot, &jpeg));
-            self.latest.set(&snapshot.camera, jpeg);
+            self.latest.set(camera, jpeg);
             self.tell_latest(Instant::now());
         }
     }
 
-    fn lost(&mut self, why: &str) {
+    /// What was done with it, or why there is none.
+    fn make_on_demand(&mut self, asked: &OnDemand) -> Result<String, String> {
+        let (camera, time) = (&asked.camera, rfc3339(asked.captured));
+        let name = format!("{camera}-{}", time.replace([':', '.'], "-"));
+        let (jpeg, kept) = self.write(camera, &name, &asked.thumbnail, &asked.rects)?;
+        if self.config.publish {
+            // At once: whoever hears the answer looks for it.
+            self.latest.tell(camera, Instant::now());
+            (self.publish)(Picture::Latest(camera, &jpeg));
+        }
+        let what = format!("what camera {camera} saw at {time} is");
+        match (self.config.publish, kept) {
+            (true, Ok(())) => Ok(format!("{what} published, and kept as {camera}/{name}{}", folder::SUFFIX)),
+            (true, Err(error)) => Ok(format!("{what} published, and not kept: {error}")),
+            (false, Ok(())) => {
+                Ok(format!("{what} kept as {camera}/{name}{}: snapshots.publish is off", folder::SUFFIX))
+            }
+            (false, Err(error)) => Err(error),
+        }
+    }
+
+    /// Encodes and keeps a picture: the JPEG, and whether it is kept. Failures are logged and counted.
+    fn write(
+        &mut self,
+        camera: &CameraId,
+        name: &str,
+        thumbnail: &Thumbnail,
+        rects: &[Rect],
+    ) -> Result<(Vec<u8>, Result<(), String>), String> {
+        let start = Instant::now();
+        let drawn = if self.config.draw_box { rects } else { &[] };
+        let jpeg = picture::jpeg(thumbnail, drawn, self.config.quality)
+            .map_err(|error| self.lost(format!("the picture {name} cannot be encoded: {error}")))?;
+        let kept = match self.folder.keep(camera.as_str(), name, &jpeg, SystemTime::now()) {
+            Ok(()) => {
+                self.metrics.written.inc();
+                Ok(())
+            }
+            Err(error) => {
+                let folder = self.config.folder.display();
+                Err(self
+                    .lost(format!("{folder} cannot take a picture ({error}): make room, or set snapshots.folder")))
+            }
+        };
+        self.metrics.time.record(start.elapsed());
+        Ok((jpeg, kept))
+    }
+
+    fn lost(&mut self, why: String) -> String {
         self.metrics.dropped.inc();
         if self.log.passes(Instant::now(), LOG_HZ) {
             tracing::error!(total = self.metrics.dropped.get(), "{why}");
         }
+        why
     }
 
     fn tell_latest(&mut self, now: Instant) {

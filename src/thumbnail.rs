@@ -1,12 +1,13 @@
 //! Thumbnails: what is left of a frame when its pixels have gone back to the decoder.
 //!
-//! While a backend holds a frame, it writes a small copy of one in which something is likely to be seen: snapshots are made
-//! of it, off the data path, and a track that has left still has its best picture. A copy is a few hundred kilobytes from
-//! a pool that bounds them all, and a camera gives few a second, so that they cost next to nothing.
+//! While a backend holds a frame, it writes a small copy of one in which something is likely to be seen, or that was
+//! [`Asked`] for: snapshots are made of it, off the data path, and a track that has left still has its best picture. A copy is
+//! a few hundred kilobytes from a pool that bounds them all, and a camera gives few a second, so that they cost next to nothing.
 
 mod shrink;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -43,6 +44,11 @@ impl Thumbnail {
     /// YUV to RGB.
     pub fn colour(&self) -> Colour {
         self.colour
+    }
+
+    /// Somebody asked for it, whatever is in it.
+    pub fn is_asked(&self) -> bool {
+        self.place.is_asked
     }
 
     /// Y, U and V; rows of U and V are half as long, rounded up.
@@ -103,7 +109,7 @@ impl Pool {
         };
         room.left = left;
         let pixels = room.spare.pop().unwrap_or_default();
-        Some(Blank { pixels, pool: self.clone() })
+        Some(Blank { pixels, pool: self.clone(), is_asked: false })
     }
 
     fn put(&self, pixels: Vec<u8>) {
@@ -123,6 +129,7 @@ impl Pool {
 pub struct Blank {
     pixels: Vec<u8>,
     pool: Pool,
+    is_asked: bool,
 }
 
 impl Blank {
@@ -132,11 +139,43 @@ impl Blank {
         let source = (image.width, image.height);
         let size = size_of(source);
         shrink.shrink(image, size, &mut self.pixels);
+        self.finish(start, source, size, image.colour, mask)
+    }
+
+    /// The thumbnail of a frame of `source` pixels that the GPU has made small: `pixels` in `size`, Y, U and V one after the
+    /// other. What `mask` covers is grey.
+    pub fn copy(
+        mut self,
+        pixels: &[u8],
+        size: (u32, u32),
+        source: (u32, u32),
+        colour: Colour,
+        mask: Option<&RegionMask>,
+    ) -> Thumbnail {
+        let start = Instant::now();
+        self.pixels.clear();
+        self.pixels.extend_from_slice(pixels);
+        self.finish(start, source, size, colour, mask)
+    }
+
+    fn finish(
+        mut self,
+        start: Instant,
+        source: (u32, u32),
+        size: (u32, u32),
+        colour: Colour,
+        mask: Option<&RegionMask>,
+    ) -> Thumbnail {
         if let Some(mask) = mask {
             cover(mask, source, size, &mut self.pixels);
         }
         self.pool.metrics.time.record(start.elapsed());
-        Thumbnail { size, colour: image.colour, place: self }
+        Thumbnail { size, colour, place: self }
+    }
+
+    /// Somebody asked for it, whatever is in it.
+    pub fn is_asked(&self) -> bool {
+        self.is_asked
     }
 }
 
@@ -161,12 +200,50 @@ fn cover(mask: &RegionMask, source: (u32, u32), size: (u32, u32), pixels: &mut [
     }
 }
 
+/// Cameras whose next frame that may have one gets a thumbnail whatever is in it. Clones share: whoever asks does so on another thread.
+#[derive(Clone, Default)]
+pub struct Asked(Arc<Asking>);
+
+#[derive(Default)]
+struct Asking {
+    /// There is a camera: looked at with each frame, so that the lock is taken for few.
+    any: AtomicBool,
+    cameras: Mutex<HashSet<CameraId>>,
+}
+
+impl Asked {
+    /// The camera's next frame is wanted, or the first one [`EVERY`] after the latest thumbnail.
+    pub fn ask(&self, camera: &CameraId) {
+        self.change(|cameras| cameras.insert(camera.clone()));
+    }
+
+    /// It is wanted no longer.
+    pub fn forget(&self, camera: &CameraId) {
+        self.change(|cameras| cameras.remove(camera));
+    }
+
+    fn has(&self, camera: &CameraId) -> bool {
+        self.0.any.load(Ordering::Relaxed) && self.lock().contains(camera)
+    }
+
+    fn change(&self, how: impl FnOnce(&mut HashSet<CameraId>) -> bool) {
+        let mut cameras = self.lock();
+        how(&mut cameras);
+        self.0.any.store(!cameras.is_empty(), Ordering::Relaxed);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashSet<CameraId>> {
+        self.0.cameras.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// Decides which frames get one: the backend's own, on the thread that submits and collects.
 #[derive(Clone)]
 pub struct Thumbnails {
     pool: Pool,
     epoch: Instant,
     cameras: HashMap<CameraId, Camera>,
+    asked: Asked,
 }
 
 /// What is remembered of a camera.
@@ -182,19 +259,30 @@ impl Thumbnails {
     /// For so many `cameras`.
     pub fn new(cameras: usize, metrics: ThumbnailMetrics) -> Self {
         let pool = Pool::new((A_CAMERA * cameras.max(4)).min(IN_ALL), metrics);
-        Self { pool, epoch: Instant::now(), cameras: HashMap::new() }
+        Self { pool, epoch: Instant::now(), cameras: HashMap::new(), asked: Asked::default() }
+    }
+
+    /// Asks for frames whatever is in them.
+    pub fn asked(&self) -> Asked {
+        self.asked.clone()
     }
 
     /// A place for the thumbnail of a frame, if it is to have one.
     pub fn due(&mut self, frame: &FrameInfo) -> Option<Blank> {
-        let camera = self.cameras.get_mut(&frame.camera).filter(|camera| camera.is_busy)?;
+        let is_asked = self.asked.has(&frame.camera);
+        let camera = self.cameras.get(&frame.camera).copied().unwrap_or_default();
         let at = frame.time(self.epoch);
         // A clock that went back begins anew.
-        if camera.latest.is_some_and(|latest| at >= latest && at - latest < EVERY) {
+        let is_soon = camera.latest.is_some_and(|latest| at >= latest && at - latest < EVERY);
+        if is_soon || !(camera.is_busy || is_asked) {
             return None;
         }
-        let blank = self.pool.take()?;
-        camera.latest = Some(at);
+        let mut blank = self.pool.take()?;
+        if is_asked {
+            blank.is_asked = true;
+            self.asked.forget(&frame.camera);
+        }
+        self.cameras.insert(frame.camera.clone(), Camera { latest: Some(at), ..camera });
         Some(blank)
     }
 

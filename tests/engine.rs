@@ -1,22 +1,41 @@
 //! `watchpost engine` as a user meets it: the real program, the real TensorRT-RTX, which builds without a GPU, and
 //! cameras and files that it is calibrated with. What runs an engine is tested on a GPU: `scripts/gpu-test`.
 
+extern crate watchpost;
+
 mod support;
+
+#[allow(dead_code)]
+#[path = "support/gpu.rs"]
+mod gpu;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use crossbeam::channel::bounded;
 use serde_json::Value;
 use support::assets::find_assets;
 use support::clips::{CLIP_FRAMES, Clip, clip};
 use support::onnx;
 use support::program::{Ended, Site, Written, ended, program};
+use watchpost::backend::tensorrt::{self, TensorRt};
+use watchpost::backend::{self, Backend, Batch};
+use watchpost::config::TensorrtConfig;
+use watchpost::engine::Manifest;
 use watchpost::engine::built::{self, ProgressLine};
 use watchpost::engine::calibration::{self, Calibration, Frames};
 use watchpost::engine::stamp::{Flavour, Gpu, Precision, Stamp};
+use watchpost::frame::{CameraId, CudaImage, Frame, Image, PixelFormat, SystemImage};
 use watchpost::gpu::device::Device;
+use watchpost::gpu::memory::{DeviceBuffer, Pinned};
+use watchpost::gpu::stream::Stream;
 use watchpost::gpu::trt::Library;
+use watchpost::mask::RegionMask;
+use watchpost::metrics::ThumbnailMetrics;
+use watchpost::thumbnail::{Pool, Shrink, Thumbnails};
 
 /// Exit codes.
 const UNAVAILABLE: i32 = 69;
@@ -249,6 +268,74 @@ fn on_a_gpu_engines_run_and_are_timed() {
     foreign.gpu = foreign.gpu.map(|gpu| Gpu { name: "NVIDIA H299".to_owned(), ..gpu });
     site.write("fp16.engine.toml", toml::to_string(&foreign).unwrap());
     run(&["inspect", "fp16.engine"]).says_in_one_line(CONFIG, &["it was built on NVIDIA H299 (SM "]);
+}
+
+/// Frames of host memory and of the GPU's, one of them masked, through a real engine: what is asked for comes with a
+/// thumbnail as the host makes it, batch after batch in the same buffers.
+#[test]
+fn on_a_gpu_frames_come_with_thumbnails() {
+    let Some(library) = on_a_gpu() else { return };
+    let site = Site::new();
+    site.write("tiny.onnx", onnx::yolov8_convolution());
+    let words = ["build", "--manifest", "tiny.toml", "--precision", "fp32", "--batch", "4", "--out", "tiny.engine"];
+    let built = engine(site.0.path(), &[&words[..], &["--tensorrt", &library]].concat());
+    assert_eq!(built.code, Some(0), "{built:#?}");
+    let (library, engine) = (Some(library.into()), Some(site.path("tiny.engine")));
+    let tensorrt = TensorrtConfig { library, engine, device: 0, contexts: 2, build: false };
+    let manifest = Manifest::load(&site.path("tiny.toml")).unwrap();
+    let settings = tensorrt::Settings::of_engine(&tensorrt, &manifest).unwrap();
+    let (wake, woken) = bounded(1);
+    let mut backend = TensorRt::open(&settings, wake, &backend::nothing_is_built()).unwrap();
+    let thumbnails = Thumbnails::new(4, ThumbnailMetrics::default());
+    let asked = thumbnails.asked();
+    backend.set_thumbnails(thumbnails);
+    let device = Device::open(0).unwrap();
+    let (pool, mut shrink) = (Pool::new(4, ThumbnailMetrics::default()), Shrink::default());
+    let mask = Arc::new(RegionMask::new(vec![vec![[0.0, 0.0], [0.6, 0.0], [0.3, 1.0]]]));
+    let mut rng = fastrand::Rng::with_seed(31);
+    for sizes in [[(1920, 1080), (703, 577), (64, 48)], [(641, 3), (1280, 720), (64, 48)], [(3840, 2160); 3]] {
+        let (mut frames, mut expected) = (Vec::new(), Vec::new());
+        for (number, size) in sizes.into_iter().enumerate() {
+            let camera = CameraId::new(&format!("camera{number}"));
+            let format = if number == 1 { PixelFormat::I420 } else { PixelFormat::Nv12 };
+            let image = gpu::noise(&mut rng, size, format);
+            let mask = (number == 0).then(|| Arc::clone(&mask));
+            if number < 2 {
+                asked.ask(&camera);
+                expected.push(pool.take().unwrap().write(&image, mask.as_deref(), &mut shrink));
+            }
+            let image = if number == 0 { on_the_device(&device, image) } else { Image::System(image) };
+            frames.push(Frame { image, mask, ..Frame::solid(&camera, size, Instant::now()) });
+        }
+        backend.submit(frames).unwrap();
+        let mut batch = Batch::new(Instant::now());
+        while !backend.try_collect(&mut batch).unwrap() {
+            woken.recv_timeout(Duration::from_secs(30)).unwrap();
+        }
+        let got: Vec<_> = batch.lanes.iter().filter_map(|lane| lane.thumbnail.as_ref()).collect();
+        assert!(got.len() >= 2 && got[0].is_asked() && got[1].is_asked(), "{sizes:?}: {got:?}");
+        for (got, expected) in got.into_iter().zip(&expected) {
+            assert_eq!((got.size(), got.colour()), (expected.size(), expected.colour()));
+            assert!(got.planes() == expected.planes(), "{sizes:?}: {got:?}");
+        }
+    }
+}
+
+/// The same frame in device memory.
+fn on_the_device(device: &Device, image: SystemImage) -> Image {
+    let stream = Stream::new(device).unwrap();
+    let buffers = [0, 1, 2].map(|plane| {
+        let bytes = image.planes.plane(plane);
+        let (mut host, buffer) =
+            (Pinned::new(device, bytes.len()).unwrap(), DeviceBuffer::new(device, bytes.len()).unwrap());
+        host.bytes_mut().copy_from_slice(bytes);
+        stream.upload(&host, 0, &buffer, 0, bytes.len()).unwrap();
+        stream.synchronize().unwrap();
+        buffer
+    });
+    let planes = buffers.each_ref().map(DeviceBuffer::address);
+    let SystemImage { format, width, height, strides, colour, .. } = image;
+    Image::Cuda(CudaImage { format, width, height, planes, strides, colour, loan: Box::new(buffers) })
 }
 
 #[test]

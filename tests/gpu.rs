@@ -6,6 +6,7 @@ extern crate watchpost;
 #[path = "support/gpu.rs"]
 mod support;
 
+use std::cell::RefCell;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -19,8 +20,10 @@ use watchpost::gpu::letterbox::{InputFormat, LaneEntry, mask_bits};
 use watchpost::gpu::memory::{DeviceBuffer, Pinned};
 use watchpost::gpu::motion::{CELLS, GRID};
 use watchpost::gpu::stream::{Event, Stream};
+use watchpost::gpu::thumbnail::{Room, Wanted};
 use watchpost::letterbox::Letterbox;
 use watchpost::mask::Span;
+use watchpost::thumbnail::{self, Shrink};
 use watchpost::yolo::Candidates;
 
 use support::{Case, assert_same, cases, drawn, input, noise, spans, unlabelled, widen};
@@ -207,6 +210,45 @@ fn luma_cells_are_means_of_the_source() {
             );
         }
     }
+}
+
+/// Of a batch of four, the second of which is to have none.
+#[test]
+fn thumbnails_are_those_of_the_host() {
+    let Some(gpu) = Gpu::open() else { return };
+    let (mut rng, mut shrink) = (fastrand::Rng::with_seed(27), Shrink::default());
+    let mut room = Room::new(&gpu.device, 4).unwrap();
+    let batches = [
+        [(1920, 1080), (64, 64), (704, 576), (1283, 721)],
+        [(3840, 2160), (64, 64), (641, 3), (1, 1)],
+        [(640, 640), (64, 64), (320, 241), (1999, 1999)],
+    ];
+    for sizes in batches {
+        let formats = [PixelFormat::Nv12, PixelFormat::Nv12, PixelFormat::I420, PixelFormat::Nv12];
+        let frames: Vec<OnDevice> =
+            std::iter::zip(sizes, formats).map(|(size, format)| gpu.frame(noise(&mut rng, size, format))).collect();
+        let fitted = |size| Letterbox::new(size, (64, 64), watchpost::letterbox::Fit::Centre);
+        let entries: Vec<LaneEntry> =
+            std::iter::zip(&frames, sizes).map(|(frame, size)| frame.entry(&fitted(size), 0)).collect();
+        let table = gpu.table(&entries);
+        let wanted = [0, 2, 3].map(|lane| Wanted::new(lane, sizes[lane]));
+        room.start(&gpu.kernels, &gpu.stream, &table, wanted.into_iter()).unwrap();
+        gpu.stream.synchronize().unwrap();
+        assert!(room.get(1).is_none() && room.get(4).is_none());
+        for lane in [0, 2, 3] {
+            let (size, pixels) = room.get(lane).unwrap();
+            let mut expected = Vec::new();
+            shrink.shrink(&frames[lane].image, size, &mut expected);
+            assert_eq!((size, pixels.len()), (thumbnail::size_of(sizes[lane]), expected.len()));
+            let differs = pixels.iter().zip(&expected).position(|(got, expected)| got.abs_diff(*expected) > 1);
+            assert_eq!(differs, None, "{:?} of {size:?}", sizes[lane]);
+        }
+    }
+    let none = room.start(&gpu.kernels, &gpu.stream, &gpu.table(&[LaneEntry::unused()]), std::iter::empty());
+    assert!(none.is_ok() && room.get(0).is_none(), "those of the batch before are gone");
+    let more = (0..5).map(|lane| Wanted::new(lane, (640, 640)));
+    let refused = room.start(&gpu.kernels, &gpu.stream, &gpu.table(&[LaneEntry::unused(); 5]), more);
+    assert!(matches!(refused, Err(GpuError::Config(_))), "{refused:?}");
 }
 
 /// The buffers of a case.
@@ -457,6 +499,15 @@ fn timing() {
     let out = gpu.buffer(16 * CELLS);
     let work = || gpu.kernels.luma_cells(&gpu.stream, &table, 16, &out).unwrap();
     println!("luma cells: {:.1} us a batch", 1000.0 * gpu.time(200, work));
+    let (room, small) = (RefCell::new(Room::new(&gpu.device, 16).unwrap()), gpu.buffer(1 << 20));
+    for count in [1, 16] {
+        let wanted = || (0..count).map(|lane| Wanted::new(lane, (1920, 1080)));
+        let shrink = |one| gpu.kernels.shrink(&gpu.stream, &table, one, &small, 0).unwrap();
+        let alone = gpu.time(200, || wanted().for_each(shrink));
+        let start = || room.borrow_mut().start(&gpu.kernels, &gpu.stream, &table, wanted()).unwrap();
+        let (alone, fetched) = (1000.0 * alone, 1000.0 * gpu.time(200, start));
+        println!("{count} thumbnails of 640x360: {alone:.1} us, with the way to the host {fetched:.1} us");
+    }
     let decode_ms = [Element::F16, Element::F32].map(|element| {
         let (plan, outputs, boxes) = yolov8(&gpu, element, &mut rng);
         let (found, overflow) = (gpu.buffer(plan.found_bytes(16)), gpu.buffer(plan.overflow_bytes(16)));

@@ -76,6 +76,8 @@ broker = "mqtt://127.0.0.1:$BROKER_PORT"
 enabled = ${EVENTS:-true}
 [http]
 listen = "127.0.0.1:$HTTP_PORT"
+[snapshots]
+enabled = ${SNAPSHOTS:-true}
 TOML
         for ((n = 0; n < streams; n++)); do
             cat <<TOML

@@ -53,7 +53,8 @@ pub struct Lane {
     pub letterbox: Letterbox,
     /// Boxes over the confidence threshold.
     pub candidates: Candidates,
-    /// The frame in small, where the backend was given [`Thumbnails`], something was found, and one was due.
+    /// The frame in small, where the backend was given [`Thumbnails`], one was due, and something was found or it was
+    /// asked for.
     pub thumbnail: Option<Arc<Thumbnail>>,
 }
 
@@ -136,18 +137,18 @@ pub trait Backend {
     /// What became of the oldest batch; it is no longer in flight then.
     fn try_collect(&mut self, out: &mut Batch) -> Result<bool, BackendError>;
 
-    /// From now on lanes in which something is found come with thumbnails, as these say. A backend that cannot write them
+    /// From now on lanes in which something is found, or that were asked for, come with thumbnails, as these say. A backend that cannot write them
     /// leaves them out.
     fn set_thumbnails(&mut self, _thumbnails: Thumbnails) {}
 }
 
-/// Tells `thumbnails` what was found, and drops those of lanes in which nothing was.
+/// Tells `thumbnails` what was found, and drops those of lanes in which nothing was and that nobody asked for.
 fn keep_what_shows_something(thumbnails: &mut Thumbnails, lanes: &mut [Lane]) {
     for lane in lanes {
         let anything = !lane.candidates.boxes.is_empty();
         thumbnails.found(&lane.frame.camera, anything);
         if !anything {
-            lane.thumbnail = None;
+            lane.thumbnail.take_if(|thumbnail| !thumbnail.is_asked());
         }
     }
 }

@@ -17,7 +17,7 @@ use crossbeam::channel::Sender;
 use super::{Backend, BackendError, Batch, Lane, ModelSpec, Progress};
 use crate::config::{EngineConfig, TensorrtConfig};
 use crate::engine::Manifest;
-use crate::frame::{Frame, GpuShare, Image};
+use crate::frame::{Colour, Frame, GpuShare};
 use crate::gpu::alone;
 use crate::gpu::device::Device;
 use crate::gpu::error::GpuError;
@@ -25,8 +25,9 @@ use crate::gpu::lanes::{LaneInput, Lanes, Plan};
 use crate::gpu::mask::MaskCache;
 use crate::gpu::trt::Library;
 use crate::letterbox::{Fit, Letterbox};
+use crate::mask::RegionMask;
 use crate::process;
-use crate::thumbnail::{Shrink, Thumbnail, Thumbnails};
+use crate::thumbnail::{Blank, Thumbnails};
 use crate::yolo::Candidates;
 
 pub use engine::{check, look};
@@ -120,10 +121,19 @@ struct Seat {
     /// Alive until the device has read them.
     frames: Vec<Frame>,
     letterboxes: Vec<Letterbox>,
-    thumbnails: Vec<Option<Arc<Thumbnail>>>,
+    /// Of few of them.
+    due: Vec<Due>,
     submitted: Instant,
     /// Time the host spent on the batch before the device had it.
     staged: Duration,
+}
+
+/// A frame that is to have a thumbnail.
+struct Due {
+    lane: usize,
+    place: Blank,
+    colour: Colour,
+    mask: Option<Arc<RegionMask>>,
 }
 
 /// An engine with its contexts.
@@ -136,7 +146,7 @@ pub struct TensorRt {
     oldest: usize,
     in_flight: usize,
     masks: MaskCache,
-    thumbnails: Option<(Thumbnails, Shrink)>,
+    thumbnails: Option<Thumbnails>,
     wake: Sender<()>,
 }
 
@@ -188,7 +198,7 @@ impl Seat {
             lanes: Lanes::new(plan, engine)?,
             frames: Vec::new(),
             letterboxes: Vec::new(),
-            thumbnails: Vec::new(),
+            due: Vec::new(),
             submitted: Instant::now(),
             staged: Duration::ZERO,
         })
@@ -226,13 +236,17 @@ impl Backend for TensorRt {
         let fit = |frame: &Frame| Letterbox::new(frame.info.size, self.spec.input, self.fit);
         seat.letterboxes.clear();
         seat.letterboxes.extend(frames.iter().map(fit));
+        if let Some(thumbnails) = &mut self.thumbnails {
+            seat.find_due(&frames, thumbnails);
+        }
         let mut inputs = Vec::with_capacity(frames.len());
-        for (frame, letterbox) in frames.iter().zip(&seat.letterboxes) {
+        for (lane, (frame, letterbox)) in frames.iter().zip(&seat.letterboxes).enumerate() {
             let mask = match &frame.mask {
                 Some(mask) => self.masks.address(mask, letterbox)?,
                 None => 0,
             };
-            inputs.push(LaneInput { image: &frame.image, letterbox: *letterbox, mask });
+            let thumbnail = seat.due.iter().any(|due| due.lane == lane);
+            inputs.push(LaneInput { image: &frame.image, letterbox: *letterbox, mask, thumbnail });
         }
         let wake = self.wake.clone();
         let woken = Box::new(move || {
@@ -241,11 +255,6 @@ impl Backend for TensorRt {
         });
         seat.lanes.launch(&inputs, woken).map_err(of_frame)?;
         drop(inputs);
-        seat.thumbnails.clear();
-        if let Some((thumbnails, shrink)) = &mut self.thumbnails {
-            // While the device works.
-            seat.thumbnails.extend(frames.iter().map(|frame| thumbnail(frame, thumbnails, shrink)));
-        }
         seat.frames = frames;
         seat.submitted = submitted;
         seat.staged = submitted.elapsed();
@@ -265,44 +274,61 @@ impl Backend for TensorRt {
         self.oldest = (self.oldest + 1) % seats;
         self.in_flight -= 1;
         seat.collect(self.candidates_max, out)?;
-        if let Some((thumbnails, _)) = &mut self.thumbnails {
+        if let Some(thumbnails) = &mut self.thumbnails {
             super::keep_what_shows_something(thumbnails, &mut out.lanes);
         }
         Ok(true)
     }
 
     fn set_thumbnails(&mut self, thumbnails: Thumbnails) {
-        self.thumbnails = Some((thumbnails, Shrink::default()));
+        match self.seats.iter_mut().try_for_each(|seat| seat.lanes.make_room_for_thumbnails()) {
+            Ok(()) => self.thumbnails = Some(thumbnails),
+            Err(error) => tracing::error!("there are no snapshots: {error}"),
+        }
     }
 }
 
-/// Of a frame in host memory. One that lies on the GPU has none so far: it takes a kernel and a copy of its own.
-fn thumbnail(frame: &Frame, thumbnails: &mut Thumbnails, shrink: &mut Shrink) -> Option<Arc<Thumbnail>> {
-    let Image::System(image) = &frame.image else { return None };
-    let blank = thumbnails.due(&frame.info)?;
-    Some(Arc::new(blank.write(image, frame.mask.as_deref(), shrink)))
-}
-
 impl Seat {
+    /// Which of the frames are to have a thumbnail.
+    fn find_due(&mut self, frames: &[Frame], thumbnails: &mut Thumbnails) {
+        self.due.clear();
+        for (lane, frame) in frames.iter().enumerate() {
+            if let Some(place) = thumbnails.due(&frame.info) {
+                self.due.push(Due { lane, place, colour: frame.image.colour(), mask: frame.mask.clone() });
+            }
+        }
+    }
+
+    /// The thumbnails of lanes in which something was found, or that were asked for. The others' are not fetched.
+    fn hand_over_thumbnails(&mut self, lanes: &mut [Lane]) {
+        for Due { lane, place, colour, mask } in self.due.drain(..) {
+            let Some(to) = lanes.get_mut(lane) else { continue };
+            if (place.is_asked() || !to.candidates.boxes.is_empty())
+                && let Some((size, pixels)) = self.lanes.thumbnail(lane)
+            {
+                let source = to.letterbox.source;
+                to.thumbnail = Some(Arc::new(place.copy(pixels, size, source, colour, mask.as_deref())));
+            }
+        }
+    }
+
     /// The finished batch into `out`; the frames go back to their decoders.
     fn collect(&mut self, candidates_max: usize, out: &mut Batch) -> Result<(), BackendError> {
         let finished = Instant::now();
         out.lanes.truncate(self.frames.len());
-        let mut thumbnails = self.thumbnails.drain(..);
         for (index, (frame, letterbox)) in self.frames.drain(..).zip(&self.letterboxes).enumerate() {
-            let thumbnail = thumbnails.next().flatten();
             match out.lanes.get_mut(index) {
-                Some(lane) => (lane.frame, lane.letterbox, lane.thumbnail) = (frame.info, *letterbox, thumbnail),
+                Some(lane) => (lane.frame, lane.letterbox, lane.thumbnail) = (frame.info, *letterbox, None),
                 None => {
-                    let candidates = Candidates::default();
+                    let (candidates, thumbnail) = (Candidates::default(), None);
                     out.lanes.push(Lane { frame: frame.info, letterbox: *letterbox, candidates, thumbnail });
                 }
             }
         }
-        drop(thumbnails);
         for (index, lane) in out.lanes.iter_mut().enumerate() {
             self.lanes.read(index, candidates_max, &mut lane.candidates)?;
         }
+        self.hand_over_thumbnails(&mut out.lanes);
         out.submitted = self.submitted;
         out.finished = finished;
         out.preprocess = self.staged;

@@ -1,5 +1,6 @@
 //! `run`: the daemon. Starts everything in order, tells once a second how it goes, stops in order.
 
+mod pictures;
 mod reload;
 
 use std::collections::BTreeMap;
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam::channel::{Receiver, bounded};
 
+use super::snapshots::{self, Answer};
 use super::status_line::StatusLine;
 use crate::analyze::Output;
 use crate::backend::{Building, ModelSpec, Settings};
@@ -31,6 +33,7 @@ use crate::publish::{Publisher, Request, Topics};
 use crate::signal::{self, Signal};
 use crate::worker::{self, Heartbeat};
 use crate::{process, systemd};
+use pictures::Waiting;
 
 /// How often health is looked at.
 const TICK: Duration = Duration::from_secs(1);
@@ -67,10 +70,12 @@ pub fn run(path: &Path, console: &Console) -> Result<(), Failure> {
     publisher.forget_other_cameras(&cameras);
     publisher.reset_counts();
     publisher.greet();
-    let (snapshots, encoding) = super::snapshots::start(&config, &around, &publisher)?.unzip();
+    let (made, pictures) = bounded(pictures::WAITING_MAX);
+    let (snapshots, encoding) = snapshots::start(&config, &around, &publisher, made.clone())?.unzip();
     let sink = publisher.clone();
     let sink = Box::new(move |camera: &CameraId, output: Output<'_>| match output {
         Output::Snapshot(snapshot) => snapshots.iter().for_each(|snapshots| snapshots.give(snapshot.clone())),
+        Output::OnDemand(asked) => snapshots.iter().for_each(|snapshots| snapshots.give_on_demand(asked.clone())),
         output => say(&sink, camera, output),
     });
     let graph = Graph::start(&config, &manifest, &settings, &around, sink);
@@ -80,7 +85,9 @@ pub fn run(path: &Path, console: &Console) -> Result<(), Failure> {
     let deadline = config.stop_deadline;
     let written = Written { path: path.to_owned(), config, draft, manifest };
     let daemon = Daemon::new(written, &around, graph, publisher, latest, hearts);
-    let end = daemon.serve(&signals, &orders, StatusLine::new(console));
+    let end = daemon.serve(&signals, &orders, &pictures, StatusLine::new(console));
+    // Until now: without a sender the main loop would spin.
+    drop(made);
     // Its last pictures are published, too.
     let _ = encoding.map(JoinHandle::join);
     publishing.finish(deadline / 2);
@@ -124,6 +131,8 @@ struct Daemon<'a> {
     told: BTreeMap<CameraId, CameraStatus>,
     /// The step of an engine's building that was published last.
     told_build: Option<u8>,
+    /// Who waits for a picture.
+    waiting: Waiting,
 }
 
 impl<'a> Daemon<'a> {
@@ -156,6 +165,7 @@ impl<'a> Daemon<'a> {
             state_due: now,
             told: BTreeMap::new(),
             told_build: None,
+            waiting: Waiting::default(),
         }
     }
 
@@ -164,6 +174,7 @@ impl<'a> Daemon<'a> {
         mut self,
         signals: &Receiver<Signal>,
         orders: &Receiver<Request>,
+        pictures: &Receiver<Answer>,
         line: StatusLine,
     ) -> Result<(), Failure> {
         let mut due = Instant::now();
@@ -183,6 +194,9 @@ impl<'a> Daemon<'a> {
                 recv(orders) -> order => if let Ok(order) = order {
                     self.obey(order);
                     due = Instant::now(); // what it changed is told at once
+                },
+                recv(pictures) -> answer => if let Ok((camera, made)) = answer {
+                    self.picture_made(&camera, made);
                 },
                 recv(news) -> news => if let Ok(news) = news {
                     self.backend_news(news);
@@ -286,6 +300,7 @@ impl<'a> Daemon<'a> {
     /// Once a second: what there is to say about ourselves.
     fn tick(&mut self) -> HealthReport {
         let (now, wall) = (Instant::now(), SystemTime::now());
+        self.give_up_on_pictures(now);
         let rss = process::rss_bytes().unwrap_or(0);
         let mut input = health::gather(&self.around.metrics, &self.around.board, self.ready.clone(), rss);
         input.publish.problem = self.publisher.problem();
@@ -333,9 +348,10 @@ impl<'a> Daemon<'a> {
     }
 
     /// Closes the data path in order, telling the broker last.
-    fn stop(self, signals: &Receiver<Signal>) -> Result<(), Failure> {
+    fn stop(mut self, signals: &Receiver<Signal>) -> Result<(), Failure> {
         tracing::info!("stopping");
         systemd::stopping();
+        self.give_up_on_all_pictures();
         daemon::enforce_deadline(self.config.stop_deadline);
         let signals = signals.clone();
         worker::spawn("stop-now", move || {
@@ -366,7 +382,7 @@ pub(super) fn say(publisher: &Publisher, camera: &CameraId, output: Output<'_>) 
         Output::Detections(message) => publisher.detections(camera, message),
         Output::Event(event) => publisher.event(*event),
         Output::Count(counter, value) => publisher.count(camera, &counter, value),
-        Output::Snapshot(_) => {}
+        Output::Snapshot(_) | Output::OnDemand(_) => {}
         Output::BatchEnd => publisher.wake(),
     }
 }

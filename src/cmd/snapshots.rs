@@ -2,14 +2,20 @@
 
 use std::thread::JoinHandle;
 
+use crossbeam::channel::Sender;
+
 use crate::cli::{Code, Failure};
 use crate::config::Config;
 use crate::daemon::Surroundings;
+use crate::frame::CameraId;
 use crate::publish::Publisher;
 use crate::snapshot::{self, Picture, Publish, Snapshots};
 
+/// What came of a picture that somebody asked for: of which camera, and what was done or why not, one sentence.
+pub type Answer = (CameraId, Result<String, String>);
+
 /// Starts making pictures, where that is configured. The thread ends when the [`Snapshots`] are dropped; what it has to
-/// publish must be given before the publisher ends. Cameras without pictures have none on the broker.
+/// publish must be given before the publisher ends. `answers` hears of those that somebody asked for. Cameras without pictures have none on the broker.
 ///
 /// # Errors
 ///
@@ -18,6 +24,7 @@ pub fn start(
     config: &Config,
     around: &Surroundings,
     publisher: &Publisher,
+    answers: Sender<Answer>,
 ) -> Result<Option<(Snapshots, JoinHandle<()>)>, Failure> {
     let kept = config.snapshots.as_ref();
     let publishes = |events: bool| events && kept.is_some_and(|kept| kept.publish);
@@ -29,6 +36,10 @@ pub fn start(
     let publish: Publish = Box::new(move |picture| match picture {
         Picture::OfTrack(of, jpeg) => publisher.snapshot(&of.camera, &of.track, jpeg),
         Picture::Latest(camera, jpeg) => publisher.latest_snapshot(camera, jpeg),
+        Picture::Answer(camera, made) => {
+            // Full: whoever asked hears that there is none in time.
+            let _ = answers.try_send((camera.clone(), made));
+        }
     });
     let started = snapshot::start(kept, around.metrics.snapshots.clone(), publish).map_err(|error| {
         let text = format!(

@@ -24,6 +24,8 @@ pub(super) const SOURCE: &str = concat!(
     include_str!("head.cu"),
     "#line 1 \"motion.cu\"\n",
     include_str!("motion.cu"),
+    "#line 1 \"thumbnail.cu\"\n",
+    include_str!("thumbnail.cu"),
 );
 
 /// How they are compiled. C++14 is what the oldest NVRTC has.
@@ -39,6 +41,7 @@ pub(super) const NAMES: &[&CStr] = &[
     c"head_end_to_end",
     c"head_selected",
     c"head_queries",
+    c"shrink",
 ];
 
 /// Bytes of the digest that a file in the cache begins with.

@@ -2,7 +2,8 @@
 //!
 //! [`Lanes`] is one context of the engine with a stream and all buffers of a batch. Everything after the frames'
 //! addresses are known is one CUDA graph: the lane table goes up, one letterbox launch, the engine, one launch that
-//! reads the head, and the candidates come down. Several of them overlap on one GPU.
+//! reads the head, and the candidates come down. Behind it come the thumbnails of the few frames that are to have one. Several
+//! of them overlap on one GPU.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,6 +15,7 @@ use super::letterbox::{InputFormat, LaneEntry};
 use super::memory::{DeviceBuffer, Pinned};
 use super::stream::{Event, Graph, Stream};
 use super::surface::SurfaceMap;
+use super::thumbnail::{self, Wanted};
 use super::trt::{Context, Engine};
 use crate::frame::{Image, NvmmImage, PixelFormat, SystemImage};
 use crate::letterbox::Letterbox;
@@ -60,6 +62,8 @@ pub struct LaneInput<'a> {
     pub letterbox: Letterbox,
     /// Device address of the bitmap of input pixels to blank, 0 for none.
     pub mask: u64,
+    /// A thumbnail is made of it; see [`Lanes::make_room_for_thumbnails`].
+    pub thumbnail: bool,
 }
 
 /// How the work of a batch is started.
@@ -92,6 +96,7 @@ pub struct Lanes {
     overflow_host: Option<Pinned>,
     /// By lane: where frames in host memory pass through.
     uploads: Vec<Option<Upload>>,
+    thumbnails: Option<thumbnail::Room>,
 }
 
 /// Room for one frame of host memory on its way to the device.
@@ -141,6 +146,7 @@ impl Lanes {
             overflow: DeviceBuffer::new(device, overflow_bytes.max(1))?,
             overflow_host: None,
             uploads: (0..plan.lanes).map(|_| None).collect(),
+            thumbnails: None,
             stream,
         };
         lanes.warm_up()?;
@@ -162,6 +168,16 @@ impl Lanes {
         self.stream.synchronize()
     }
 
+    /// From now on there may be thumbnails.
+    ///
+    /// # Errors
+    ///
+    /// [`GpuError::Memory`] where there is no room for them.
+    pub fn make_room_for_thumbnails(&mut self) -> Result<(), GpuError> {
+        self.thumbnails = Some(thumbnail::Room::new(&self.plan.device, self.plan.lanes)?);
+        Ok(())
+    }
+
     /// Starts a batch. `done` is called on a thread of the driver when its candidates are there; it makes no CUDA
     /// calls. The frames must live until then. At most as many as the plan has lanes.
     ///
@@ -176,8 +192,22 @@ impl Lanes {
         }
         self.table_host.slice_mut(0, self.plan.lanes)[frames.len()..].fill(LaneEntry::unused());
         self.start()?;
+        self.start_thumbnails(frames)?;
         self.finished.record(&self.stream)?;
         self.stream.notify(done)
+    }
+
+    fn start_thumbnails(&mut self, frames: &[LaneInput<'_>]) -> Result<(), GpuError> {
+        let Some(room) = &mut self.thumbnails else { return Ok(()) };
+        let table = self.table_host.slice::<LaneEntry>(0, self.plan.lanes);
+        let wanted = frames.iter().enumerate().filter(|(lane, frame)| frame.thumbnail && table[*lane].is_used());
+        let wanted = wanted.map(|(lane, frame)| Wanted::new(lane, frame.letterbox.source));
+        room.start(&self.plan.kernels, &self.stream, &self.table, wanted)
+    }
+
+    /// Size and pixels of a lane's thumbnail in the finished batch, as [`thumbnail::Room::get`] has them.
+    pub fn thumbnail(&self, lane: usize) -> Option<((u32, u32), &[u8])> {
+        self.thumbnails.as_ref().and_then(|room| room.get(lane))
     }
 
     /// Whether the batch has finished.

@@ -71,6 +71,11 @@ impl LaneEntry {
         }
     }
 
+    /// Whether it shows a frame.
+    pub fn is_used(&self) -> bool {
+        self.used != 0
+    }
+
     /// A lane without a frame: its input is left as it is, its boxes are not read.
     pub fn unused() -> Self {
         Self {

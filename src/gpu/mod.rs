@@ -3,7 +3,8 @@
 //! Nothing is linked: the driver, NVRTC and TensorRT are opened at run time, and their absence is a sentence.
 //!
 //! [`device`] opens a GPU, [`memory`] and [`stream`] are what work is made of, [`kernels`] compiles our own for it:
-//! [`letterbox`] writes the input, [`head`] reads the outputs, [`motion`] looks for change. [`trt`] is TensorRT, and
+//! [`letterbox`] writes the input, [`head`] reads the outputs, [`motion`] looks for change,
+//! [`thumbnail`] makes frames small. [`trt`] is TensorRT, and
 //! [`lanes`] a batch's way through all of them.
 
 #![allow(unsafe_code, reason = "the libraries are C; safe callers get bounds-checked buffers and owned handles")]
@@ -24,6 +25,7 @@ pub mod motion;
 mod nvrtc;
 pub mod stream;
 pub mod surface;
+pub mod thumbnail;
 pub mod trt;
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 //! | `/readyz` | 200, or 503 with why not |
 //! | `/metrics` | OpenMetrics text |
 //! | `/status` | JSON: [`Status`] |
-//! | `/snapshots/{camera}/{track}.jpg` | the best picture of a track, as long as it is kept |
+//! | `/snapshots/{camera}/{name}.jpg` | the best picture of a track, or one on demand, as long as it is kept |
 //! | `/` | the status for people |
 
 mod access;

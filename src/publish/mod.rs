@@ -242,7 +242,7 @@ impl Publisher {
         self.shared.wake.notify_one();
     }
 
-    /// The latest picture of a camera, retained: it goes through the spool, so this is for one a second at most.
+    /// The latest picture of a camera, retained: it goes through the spool, so this is for few a second.
     pub fn latest_snapshot(&self, camera: &CameraId, jpeg: &[u8]) {
         // Held until it is given: a camera that goes meanwhile clears it.
         let cameras = lock(&self.shared.cameras);

@@ -21,6 +21,11 @@ impl Latest {
         self.0.entry(camera.clone()).or_default().waiting = Some(jpeg);
     }
 
+    /// Another picture of the camera is told at `now`: what waits is older.
+    pub(super) fn tell(&mut self, camera: &CameraId, now: Instant) {
+        self.0.insert(camera.clone(), Entry { told: Some(now), waiting: None });
+    }
+
     /// What may be told at `now`: nothing of a camera that told something less than `every` ago.
     pub(super) fn due(&mut self, now: Instant, every: Duration) -> Vec<(CameraId, Vec<u8>)> {
         let mut due = Vec::new();
@@ -51,7 +56,10 @@ mod tests {
             told.extend(latest.due(now, every).into_iter().map(|(_, jpeg)| jpeg[0]));
         }
         assert_eq!(told, [0, 10, 20]);
-        assert_eq!(latest.due(start + Duration::from_secs(3), every), [(gate, vec![24])]);
+        assert_eq!(latest.due(start + Duration::from_secs(3), every), [(gate.clone(), vec![24])]);
         assert!(latest.due(start + Duration::from_secs(9), every).is_empty());
+        latest.set(&gate, vec![25]);
+        latest.tell(&gate, start + Duration::from_secs(10));
+        assert!(latest.due(start + Duration::from_secs(20), every).is_empty(), "older than what was told");
     }
 }

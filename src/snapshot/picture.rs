@@ -1,4 +1,4 @@
-//! A thumbnail as a JPEG, with or without a box in it.
+//! A thumbnail as a JPEG, with or without boxes in it.
 
 use jpeg_encoder::{ColorType, Encoder, EncodingError};
 
@@ -10,12 +10,12 @@ const COLOUR: [u8; 3] = [0, 255, 0];
 /// Width of a box's lines in pixels: those of chroma are two wide.
 const LINE: usize = 2;
 
-/// Encodes `thumbnail` in `quality` (1..=100), with the box where there is one (0..1 of the picture).
-pub(super) fn jpeg(thumbnail: &Thumbnail, rect: Option<Rect>, quality: u8) -> Result<Vec<u8>, EncodingError> {
+/// Encodes `thumbnail` in `quality` (1..=100), with the outlines of `rects` (0..1 of the picture).
+pub(super) fn jpeg(thumbnail: &Thumbnail, rects: &[Rect], quality: u8) -> Result<Vec<u8>, EncodingError> {
     let (width, height) = thumbnail.size();
     let mut rgb = rgb(thumbnail);
-    if let Some(rect) = rect {
-        draw(&mut rgb, (width as usize, height as usize), rect);
+    for rect in rects {
+        draw(&mut rgb, (width as usize, height as usize), *rect);
     }
     let mut jpeg = Vec::with_capacity(rgb.len() / 8);
     // Thumbnails have 640 pixels a side at most.

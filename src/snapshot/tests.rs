@@ -49,9 +49,10 @@ fn is_near(pixel: &[u8], colour: [u8; 3], by: u8) -> bool {
 
 #[test]
 fn a_picture_decodes_again_and_has_the_box_at_its_place() {
+    let made = snapshot("gate-1-0");
     for draw in [false, true] {
-        let made = snapshot("gate-1-0");
-        let jpeg = picture::jpeg(&made.thumbnail, draw.then_some(made.rect), 85).unwrap();
+        let rects = [made.rect];
+        let jpeg = picture::jpeg(&made.thumbnail, if draw { &rects } else { &[][..] }, 85).unwrap();
         let (width, height, pixels) = decode(&jpeg);
         assert_eq!((width, height), (640, 360));
         let at = |x: usize, y: usize| &pixels[3 * (y * width + x)..][..3];
@@ -73,7 +74,7 @@ fn a_picture_decodes_again_and_has_the_box_at_its_place() {
 fn boxes_beyond_the_picture_are_cut_off() {
     let made = snapshot("gate-1-0");
     for rect in [[-0.5, -0.5, 1.5, 1.5], [0.5, 0.5, 0.5, 0.5], [0.9, 0.9, 0.1, 0.1], [0.999, 0.999, 1.0, 1.0]] {
-        assert!(picture::jpeg(&made.thumbnail, Some(rect), 1).is_ok());
+        assert!(picture::jpeg(&made.thumbnail, &[rect], 1).is_ok());
     }
 }
 
@@ -88,6 +89,7 @@ fn what_is_given_is_written_published_and_counted() {
         sink.lock().unwrap().push(match picture {
             Picture::OfTrack(snapshot, jpeg) => (snapshot.track.clone(), jpeg.to_vec()),
             Picture::Latest(camera, jpeg) => (camera.to_string(), jpeg.to_vec()),
+            Picture::Answer(..) => panic!("nobody asked"),
         });
     });
     let (snapshots, thread) = start(&config(&folder, false), metrics.clone(), publish).unwrap();
@@ -123,6 +125,51 @@ fn a_folder_that_takes_nothing_costs_pictures_and_nothing_else() {
     drop(snapshots);
     thread.join().unwrap();
     assert_eq!((metrics.written.get(), metrics.dropped.get()), (0, 1));
+}
+
+#[test]
+fn who_asks_is_told_what_became_of_the_picture() {
+    let root = tempfile::tempdir().unwrap();
+    let ask = |folder: &Path, publish: bool| {
+        let said = Arc::new(Mutex::new((Vec::new(), Vec::new())));
+        let sink = Arc::clone(&said);
+        let heard: Publish = Box::new(move |picture| match picture {
+            Picture::Answer(camera, made) => sink.lock().unwrap().1.push((camera.to_string(), made)),
+            Picture::Latest(_, jpeg) => sink.lock().unwrap().0.push(jpeg.to_vec()),
+            Picture::OfTrack(..) => panic!("no track was seen"),
+        });
+        let config = SnapshotsConfig { publish, ..config(folder, true) };
+        let (snapshots, thread) = start(&config, SnapshotMetrics::default(), heard).unwrap();
+        let Snapshot { camera, thumbnail, .. } = snapshot("none");
+        let captured = SystemTime::UNIX_EPOCH + Duration::from_millis(1_234_567);
+        let rects = vec![[0.25, 0.25, 0.5, 0.75], [0.6, 0.1, 0.9, 0.4]];
+        snapshots.give_on_demand(OnDemand { camera, captured, rects, thumbnail });
+        drop(snapshots);
+        thread.join().unwrap();
+        let (published, mut answers) = std::mem::take(&mut *said.lock().unwrap());
+        assert_eq!((answers.len(), answers[0].0.as_str()), (1, "gate"));
+        (published, answers.remove(0).1)
+    };
+    let name = "gate-1970-01-01T00-20-34-567Z.jpg";
+    let (published, told) = ask(root.path(), true);
+    let kept = std::fs::read(file(root.path(), "gate", name).unwrap()).unwrap();
+    assert_eq!(published, std::slice::from_ref(&kept));
+    let when = "what camera gate saw at 1970-01-01T00:20:34.567Z is";
+    assert_eq!(told, Ok(format!("{when} published, and kept as gate/{name}")));
+    let (width, _, pixels) = decode(&kept);
+    // 640 × 0.25 and 640 × 0.6.
+    for x in [160, 384] {
+        let pixel = &pixels[3 * (100 * width + x)..][..3];
+        assert!(pixel[1] > 180 && pixel[0].max(pixel[2]) < 120, "every box is drawn: {x} {pixel:?}");
+    }
+    let (published, told) = ask(root.path(), false);
+    assert!(published.is_empty() && told.unwrap().ends_with("snapshots.publish is off"));
+    let full = tempfile::tempdir().unwrap();
+    std::fs::write(full.path().join("gate"), b"in the way").unwrap();
+    let (published, told) = ask(full.path(), true);
+    assert!(published.len() == 1 && told.is_ok_and(|text| text.contains("not kept: ")));
+    let (published, told) = ask(full.path(), false);
+    assert!(published.is_empty() && told.is_err_and(|why| why.contains("make room")));
 }
 
 #[test]

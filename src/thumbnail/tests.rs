@@ -101,6 +101,49 @@ fn memory_is_bounded_and_used_again() {
 }
 
 #[test]
+fn what_was_asked_for_is_given_once_whatever_is_in_it() {
+    let (gate, yard, start) = (CameraId::new("gate"), CameraId::new("yard"), Instant::now());
+    let mut thumbnails = Thumbnails::new(1, ThumbnailMetrics::default());
+    let asked = thumbnails.asked();
+    let frame = |camera, ms: u64| {
+        let mut info = Frame::solid(camera, (8, 8), start + Duration::from_millis(ms)).info;
+        info.captured.clock = ClockSource::HostArrival;
+        info
+    };
+    asked.ask(&gate);
+    assert!(thumbnails.due(&frame(&yard, 0)).is_none(), "another camera");
+    let mut again = thumbnails.clone();
+    assert!(again.due(&frame(&gate, 0)).is_some_and(|blank| blank.is_asked()), "nothing was seen yet");
+    assert!(thumbnails.due(&frame(&gate, 1)).is_none(), "of a backend opened anew, too, it was given");
+    thumbnails.found(&gate, true);
+    assert!(thumbnails.due(&frame(&gate, 40)).is_some_and(|blank| !blank.is_asked()));
+    asked.ask(&gate);
+    assert!(thumbnails.due(&frame(&gate, 80)).is_none(), "so soon after that one");
+    assert!(thumbnails.due(&frame(&gate, 240)).is_some_and(|blank| blank.is_asked()));
+    asked.ask(&gate);
+    let held: Vec<_> = (0..64).filter_map(|n| thumbnails.due(&frame(&gate, 1000 * n + 1000))).collect();
+    assert_eq!((held.len(), held.iter().filter(|blank| blank.is_asked()).count()), (32, 1));
+    asked.ask(&gate);
+    assert!(thumbnails.due(&frame(&gate, 90_000)).is_none(), "no memory is left");
+    drop(held);
+    assert!(thumbnails.due(&frame(&gate, 90_040)).is_some_and(|blank| blank.is_asked()), "the next one then");
+    asked.ask(&gate);
+    asked.forget(&gate);
+    assert!(thumbnails.due(&frame(&gate, 90_000 + 240)).is_some_and(|blank| !blank.is_asked()));
+}
+
+#[test]
+fn what_was_made_small_elsewhere_is_the_same_picture() {
+    let mask = RegionMask::new(vec![vec![[0.0, 0.0], [0.5, 0.1], [0.5, 1.0], [0.1, 1.0]]]);
+    let image = noise(1283, 721, PixelFormat::Nv12);
+    let here = one().write(&image, Some(&mask), &mut Shrink::default());
+    let bare = one().write(&image, None, &mut Shrink::default());
+    let there = one().copy(&bare.planes().concat(), bare.size(), (1283, 721), image.colour, Some(&mask));
+    assert_eq!((here.size(), here.colour(), here.planes()), (there.size(), there.colour(), there.planes()));
+    assert!(here.planes() != bare.planes());
+}
+
+#[test]
 fn a_camera_gives_five_a_second_while_something_is_seen() {
     let (gate, start) = (CameraId::new("gate"), Instant::now());
     let metrics = ThumbnailMetrics::default();

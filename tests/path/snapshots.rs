@@ -15,7 +15,7 @@ use crate::support::daemon::Daemon;
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Width, height and RGB.
-fn decode(jpeg: &[u8]) -> (usize, usize, Vec<u8>) {
+pub fn decode(jpeg: &[u8]) -> (usize, usize, Vec<u8>) {
     let mut decoder = JpegDecoder::new(ZCursor::new(jpeg));
     let pixels = decoder.decode().unwrap();
     let (width, height) = decoder.dimensions().unwrap();
@@ -27,7 +27,7 @@ fn ends(events: &[Event]) -> Vec<&Event> {
 }
 
 /// Pixels of a box's colour, though its lines are thin and their colour runs.
-fn green(pixels: &[u8]) -> usize {
+pub fn green(pixels: &[u8]) -> usize {
     let is_green = |p: &&[u8]| p[1] > 150 && p[1] - p[0].max(p[2]).min(p[1]) > 80;
     pixels.chunks_exact(3).filter(is_green).count()
 }

@@ -7,7 +7,7 @@ use crate::config::{self, CameraEdit, Config, Draft, Plan, Problem, WHOLE_FILE};
 use crate::engine::{Manifest, ManifestError};
 use crate::event::NoticeKind;
 use crate::frame::CameraId;
-use crate::publish::{Acknowledgement, Command, Request};
+use crate::publish::{Acknowledgement, Command, Reply, Request};
 use crate::systemd;
 
 /// Problems told in a notice; the log and the acknowledgement have them all.
@@ -21,10 +21,10 @@ pub(super) struct Refused {
 }
 
 /// What was done, or why nothing.
-type Outcome = Result<String, Refused>;
+pub(super) type Outcome = Result<String, Refused>;
 
 impl Refused {
-    fn new(error: String, problems: Vec<Problem>) -> Self {
+    pub(super) fn new(error: String, problems: Vec<Problem>) -> Self {
         Self { error, problems }
     }
 
@@ -54,8 +54,13 @@ impl Daemon<'_> {
             Command::SetEnabled { camera, on } => self.switch(camera, *on),
             Command::Reload => self.reload(),
             Command::Camera(edit) => self.edit(edit),
-            Command::Snapshot { camera } => self.snapshot(camera),
+            // Acknowledged when it is there.
+            Command::Snapshot { camera } => return self.ask_for_picture(camera, reply),
         };
+        self.acknowledge(reply, outcome);
+    }
+
+    pub(super) fn acknowledge(&self, reply: Option<Reply>, outcome: Outcome) {
         let Some(reply) = reply else { return };
         let acknowledgement = match outcome {
             Ok(text) => Acknowledgement::done(&reply.name, text),
@@ -155,18 +160,7 @@ impl Daemon<'_> {
         }
     }
 
-    /// Asks for a picture of what a camera sees now.
-    fn snapshot(&self, camera: &CameraId) -> Outcome {
-        let known = self.config.cameras.iter().any(|known| known.id == *camera);
-        let error = match (known, &self.config.snapshots) {
-            (false, _) => format!("there is no camera {camera}"),
-            (true, None) => "snapshots are off".to_owned(),
-            (true, Some(_)) => "no picture is made on demand yet: events have theirs".to_owned(),
-        };
-        self.refuse("snapshot", Refused::new(error, Vec::new()))
-    }
-
-    fn refuse(&self, name: &str, refused: Refused) -> Outcome {
+    pub(super) fn refuse(&self, name: &str, refused: Refused) -> Outcome {
         let text = format!("{name}: {}", refused.sentence());
         tracing::warn!("command refused: {text}");
         self.publisher.notice(NoticeKind::CommandRefused, None, text);

@@ -54,7 +54,7 @@ const CHANNELS: &[(&str, &str, Writer, Content, &str)] = &[
         Count,
         "How many have crossed a line since the start.",
     ),
-    ("snapshot", "snapshot", Retained, Jpeg, "The latest picture of an event."),
+    ("snapshot", "snapshot", Retained, Jpeg, "The latest picture of an event, or what was asked for."),
     ("trackSnapshot", "snapshot/{track}", Live(5), Jpeg, "The best picture of a track so far."),
     ("enabled", "enabled/state", Retained, ON, "Whether the camera is switched on."),
     ("enable", "enabled/set", Others, ON, "Switches the camera. Must not be retained: it is ignored then."),
@@ -72,7 +72,13 @@ const CHANNELS: &[(&str, &str, Writer, Content, &str)] = &[
         Json("cmd-camera"),
         "Adds, changes or removes a camera until the next start or reload.",
     ),
-    ("picture", "{base}/{node}/cmd/snapshot", Others, Json("cmd-snapshot"), "Asks for a picture now."),
+    (
+        "picture",
+        "{base}/{node}/cmd/snapshot",
+        Others,
+        Json("cmd-snapshot"),
+        "Asks for a picture of what the camera sees now.",
+    ),
     (
         "result",
         "{base}/{node}/cmd/{command}/result",

@@ -6,6 +6,7 @@
 #include "../letterbox.cu"
 #include "../head.cu"
 #include "../motion.cu"
+#include "../thumbnail.cu"
 
 extern "C" {
 
@@ -70,6 +71,16 @@ void host_luma_cells(const MotionArgs *args, u32 lanes) {
     for (u32 lane = 0; lane < lanes; lane++) {
         for (u32 cell = 0; args->lanes[lane].used && cell < GRID_WIDTH * GRID_HEIGHT; cell++) {
             luma_cell(*args, lane, cell, 0);
+        }
+    }
+}
+
+void host_shrink(const ThumbnailArgs *args, const u32 grid[3]) {
+    for (u32 z = 0; z < grid[2]; z++) {
+        for (u32 y = 0; y < grid[1] * SMALL_HEIGHT; y++) {
+            for (u32 x = 0; x < grid[0] * SMALL_WIDTH; x++) {
+                shrink_pixel(*args, z, x, y);
+            }
         }
     }
 }

@@ -5,6 +5,7 @@ mod head;
 mod letterbox;
 #[path = "../../../tests/support/gpu.rs"]
 mod support;
+mod thumbnail;
 
 // The name by which `support` knows this crate.
 extern crate self as watchpost;
@@ -19,6 +20,7 @@ use libloading::Library;
 use super::head::HeadArgs;
 use super::letterbox::LetterboxArgs;
 use super::motion::MotionArgs;
+use super::thumbnail::ThumbnailArgs;
 
 /// The kernels as functions. One at a time: what they may read is one list.
 struct Host {
@@ -30,6 +32,7 @@ struct Host {
     letterbox: unsafe extern "C" fn(*const LetterboxArgs, *const [u32; 3]),
     head: unsafe extern "C" fn(*const c_char, *const HeadArgs, *const [u32; 3]) -> bool,
     luma_cells: unsafe extern "C" fn(*const MotionArgs, u32),
+    shrink: unsafe extern "C" fn(*const ThumbnailArgs, *const [u32; 3]),
     _library: Library,
 }
 
@@ -68,6 +71,7 @@ impl Host {
                 letterbox: *library.get(b"host_letterbox").unwrap(),
                 head: *library.get(b"host_head").unwrap(),
                 luma_cells: *library.get(b"host_luma_cells").unwrap(),
+                shrink: *library.get(b"host_shrink").unwrap(),
                 _library: library,
             }
         }
@@ -118,6 +122,13 @@ impl Host {
     fn luma_cells(&self, args: &MotionArgs, lanes: u32) {
         // SAFETY: the argument lives over the call; the caller answers for the addresses within.
         unsafe { (self.luma_cells)(args, lanes) };
+        self.assert_only_allowed_reads();
+    }
+
+    /// `args` must hold addresses of memory that is large enough.
+    fn shrink(&self, args: &ThumbnailArgs) {
+        // SAFETY: both arguments live over the call; the caller answers for the addresses within.
+        unsafe { (self.shrink)(args, &args.grid()) };
         self.assert_only_allowed_reads();
     }
 }
