@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::open::OpenTracks;
 use super::topic::Topics;
 use crate::config::DeepstreamSchema;
 use crate::event::{Counter, Detections, Event};
@@ -50,7 +51,6 @@ pub struct Consumers {
 
 #[derive(Default)]
 struct State {
-    rules: onvif::Rules,
     cards: BTreeMap<CameraId, Card>,
     /// Frigate adds up zones of one name: by zone and label, each camera's count.
     sums: BTreeMap<(String, String), BTreeMap<CameraId, u64>>,
@@ -63,8 +63,9 @@ impl Consumers {
         Self { wanted, node: node.to_owned(), topics: topics.clone(), state }
     }
 
-    /// What follows of an event, after that of its track `before`.
-    pub fn event(&self, before: Option<&Event>, event: &Event) -> Vec<(String, Vec<u8>)> {
+    /// What follows of an event, after that of its track `before`, given the tracks that are open then. It is made inside the
+    /// spool's transaction, which may fail and be tried again: so it is made of these alone.
+    pub fn event(&self, open: &OpenTracks, before: Option<&Event>, event: &Event) -> Vec<(String, Vec<u8>)> {
         let mut messages = Vec::new();
         if let Some(prefix) = &self.wanted.frigate {
             messages.push(frigate::event(prefix, before, event));
@@ -74,7 +75,7 @@ impl Consumers {
             messages.push(cloudevents::structured(topic.as_str(), event));
         }
         if self.wanted.onvif {
-            messages.extend(self.lock().rules.events(self.prefix(), event));
+            messages.extend(onvif::rules(self.prefix(), before, event, open.of(&event.camera)));
         }
         messages.into_iter().map(|message| (message.topic, message.body)).collect()
     }

@@ -506,7 +506,7 @@ fn open_spool(
     let error = |reason: String| PublishError::Spool { path: path.clone(), reason };
     std::fs::create_dir_all(state_dir).map_err(|e| error(e.to_string()))?;
     let told = Arc::clone(consumers);
-    let derive: Derive = Box::new(move |before, event| told.event(before, event));
+    let derive: Derive = Box::new(move |open, before, event| told.event(open, before, event));
     let opened = Spool::open(&path, config.spool_bytes, notices.clone(), derive, metrics.clone());
     let (spool, aside) = opened.map_err(|e| error(e.to_string()))?;
     // Topics of another base or node name would stay on the broker for ever.

@@ -113,8 +113,9 @@ impl Writer {
     }
 }
 
-/// Other consumers' messages of an event, given the one of its track before: topics and bodies.
-pub type Derive = Box<dyn Fn(Option<&Event>, &Event) -> Vec<(String, Vec<u8>)> + Send + Sync>;
+/// Other consumers' messages of an event, given the tracks that are open with it and the event of its track before: topics
+/// and bodies. Made again where the commit fails, so it remembers nothing.
+pub type Derive = Box<dyn Fn(&OpenTracks, Option<&Event>, &Event) -> Vec<(String, Vec<u8>)> + Send + Sync>;
 
 /// The spool. Commits from any thread are taken one after the other; claims and acknowledgements come from the
 /// publisher.
@@ -370,7 +371,7 @@ impl Spool {
             insert(&mut events, draft.topic.as_str(), &body, &mut outcome)?;
             let Some(event) = event else { continue };
             let before = writer.open.take(transaction, &event, &body)?;
-            let derived = (self.derive)(before.as_ref(), &event);
+            let derived = (self.derive)(&writer.open, before.as_ref(), &event);
             journal.tracks.push((event.id, before));
             for (topic, body) in derived {
                 insert(&mut events, &topic, &body, &mut outcome)?;
