@@ -14,6 +14,8 @@ use serde_json::{Map, Value, json};
 use super::{Message, below, label_level, round, round4, track_number};
 use crate::event::{Crossing, Detections, Direction, Event, EventKind, Object};
 
+/// Topic of who is in a zone, below the prefix and before the camera.
+const INSIDE: &str = "FieldDetector/ObjectsInside";
 /// Name of the analytics module.
 const MODULE: &str = "watchpost";
 
@@ -133,7 +135,7 @@ fn classes(label: &str) -> Vec<&str> {
 }
 
 /// The rule events that follow from a track's `event`, after its one `before`: lines it has crossed since, and the zones whose
-/// occupants have changed (retained: ONVIF calls them properties). `open` are the tracks of its camera without an `end`, this
+/// occupants have changed. Those are properties, which are retained (Core Specification, "Property events", "Retained flag"). `open` are the tracks of its camera without an `end`, this
 /// one as `event` has it. Nothing is remembered here: what is lost and made again is the same.
 pub fn rules<'a>(
     prefix: &str,
@@ -159,7 +161,7 @@ fn crossings(prefix: &str, before: Option<&Event>, event: &Event) -> Vec<Message
         };
         let mut data = occupants([event]);
         data.insert("watchpost:Direction".to_owned(), json!(direction));
-        rule(prefix, "LineDetector/Crossed", event, &crossing.at, &crossing.line, data, false)
+        rule(prefix, "LineDetector/Crossed", &event.camera, &crossing.at, &crossing.line, data, false)
     };
     event.crossings.iter().filter(|crossing| !told.contains(crossing)).map(message).collect()
 }
@@ -181,9 +183,21 @@ fn zones<'a>(
         let is_inside = inside.peek().is_some();
         let mut data = occupants(inside);
         data.insert("IsInside".to_owned(), json!(is_inside));
-        rule(prefix, "FieldDetector/ObjectsInside", event, &event.ts.captured, zone, data, true)
+        rule(prefix, INSIDE, &event.camera, &event.ts.captured, zone, data, true)
     };
     changed.map(message).collect()
+}
+
+/// Nobody is in a zone, as of `at`.
+pub fn vacant(prefix: &str, camera: &str, zone: &str, at: &str) -> Message {
+    let data = Map::from_iter([("IsInside".to_owned(), json!(false))]);
+    rule(prefix, INSIDE, camera, at, zone, data, true)
+}
+
+/// The camera and the zone that a retained topic is about; `None` for any other topic.
+pub fn place<'t>(prefix: &str, topic: &'t str) -> Option<(&'t str, &'t str)> {
+    let rest = topic.strip_prefix(prefix)?.trim_start_matches('/').strip_prefix("onvif-ej/RuleEngine/")?;
+    rest.strip_prefix(INSIDE)?.strip_prefix("/&")?.split_once('/')
 }
 
 /// `ObjectId` and `ClassTypes`: lists with blanks between, so that a class of two words is one.
@@ -206,14 +220,14 @@ fn occupants<'a>(tracks: impl IntoIterator<Item = &'a Event>) -> Map<String, Val
 fn rule(
     prefix: &str,
     what: &str,
-    event: &Event,
+    camera: &str,
     at: &str,
     rule: &str,
     data: Map<String, Value>,
     retain: bool,
 ) -> Message {
-    let topic = below(prefix, &format!("onvif-ej/RuleEngine/{what}/&{}/{rule}", event.camera));
-    let source = Source { video_source: event.camera.clone(), rule: rule.to_owned() };
+    let topic = below(prefix, &format!("onvif-ej/RuleEngine/{what}/&{camera}/{rule}"));
+    let source = Source { video_source: camera.to_owned(), rule: rule.to_owned() };
     Message::json(topic, &RuleEvent { utc_time: at.to_owned(), source, data: Value::Object(data) }, retain)
 }
 

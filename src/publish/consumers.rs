@@ -3,11 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use super::open::OpenTracks;
 use super::topic::Topics;
 use crate::config::DeepstreamSchema;
-use crate::event::{Counter, Detections, Event};
+use crate::event::{Counter, Detections, Event, rfc3339};
 use crate::formats::{Message, cloudevents, deepstream, frigate, homeassistant, onvif};
 use crate::frame::CameraId;
 
@@ -65,7 +66,7 @@ impl Consumers {
 
     /// What follows of an event, after that of its track `before`, given the tracks that are open then. It is made inside the
     /// spool's transaction, which may fail and be tried again: so it is made of these alone.
-    pub fn event(&self, open: &OpenTracks, before: Option<&Event>, event: &Event) -> Vec<(String, Vec<u8>)> {
+    pub fn event(&self, open: &OpenTracks, before: Option<&Event>, event: &Event) -> Vec<Message> {
         let mut messages = Vec::new();
         if let Some(prefix) = &self.wanted.frigate {
             messages.push(frigate::event(prefix, before, event));
@@ -77,7 +78,7 @@ impl Consumers {
         if self.wanted.onvif {
             messages.extend(onvif::rules(self.prefix(), before, event, open.of(&event.camera)));
         }
-        messages.into_iter().map(|message| (message.topic, message.body)).collect()
+        messages
     }
 
     /// What follows of a frame's detections.
@@ -146,7 +147,24 @@ impl Consumers {
             let cards = self.lock().cards.clone();
             messages.extend(cards.iter().filter_map(|(camera, card)| self.card(camera, card, &latest)));
         }
+        for (camera, card) in &self.lock().cards {
+            messages.extend(self.vacancies(camera, card, &latest));
+        }
         messages
+    }
+
+    /// Of each zone of which nothing is known that nobody is in it: whoever comes finds a state. For a camera that has no
+    /// frames yet.
+    pub fn vacancies(
+        &self,
+        camera: &CameraId,
+        card: &Card,
+        latest: impl Fn(&str) -> Option<Vec<u8>>,
+    ) -> Vec<Message> {
+        let zones = card.zones.keys().filter(|_| self.wanted.onvif && card.events);
+        let now = rfc3339(SystemTime::now());
+        let vacant = zones.map(|zone| onvif::vacant(self.prefix(), camera.as_str(), zone, &now));
+        vacant.filter(|message| latest(&message.topic).is_none()).collect()
     }
 
     /// What is said of a camera that is new or has changed, all of it retained. What was counted of zones that it has not
@@ -201,8 +219,11 @@ impl Consumers {
         self.wanted.frigate.iter().map(|prefix| frigate::available(prefix, false)).collect()
     }
 
-    /// Whether a retained topic outside of ours is to stay: that of a consumer that there is.
+    /// Whether a retained topic is to stay: one of ours, and that of a consumer that there is.
     pub fn keeps(&self, topic: &str) -> bool {
+        if topic.starts_with(self.topics.prefix()) {
+            return self.wanted.onvif || onvif::place(self.topics.prefix(), topic).is_none();
+        }
         let frigate = self.wanted.frigate.as_ref().is_some_and(|prefix| is_below(prefix, topic));
         let cards = self.lock();
         let homeassistant = self.wanted.homeassistant.as_ref().is_some_and(|prefix| {

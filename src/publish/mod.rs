@@ -349,6 +349,7 @@ impl Publisher {
             self.retain(self.shared.topics.count(camera, &counter), b"0".to_vec());
         }
         let latest = |topic: &str| self.shared.spool.retained_body(topic);
+        self.retain_all(self.shared.consumers.vacancies(camera, &card, latest));
         self.retain_all(self.shared.consumers.set_camera(camera, card, latest));
     }
 
@@ -358,7 +359,7 @@ impl Publisher {
         let (topics, id) = (self.shared.topics.clone(), camera.clone());
         let (zones, lines): (Vec<String>, _) = (card.zones.keys().cloned().collect(), lines.to_vec());
         self.give(Input::ForgetThose(Box::new(move |topic| {
-            topics.place_of_count(&id, topic).is_some_and(|(kind, name)| {
+            topics.place_of(&id, topic).is_some_and(|(kind, name)| {
                 let names = if kind == "zone" { &zones } else { &lines };
                 !names.iter().any(|known| known == name)
             })
@@ -509,8 +510,8 @@ fn open_spool(
     let derive: Derive = Box::new(move |open, before, event| told.event(open, before, event));
     let opened = Spool::open(&path, config.spool_bytes, notices.clone(), derive, metrics.clone());
     let (spool, aside) = opened.map_err(|e| error(e.to_string()))?;
-    // Topics of another base or node name would stay on the broker for ever.
-    let strangers = spool.retained_topics(|topic| !topic.starts_with(topics.prefix()) && !consumers.keeps(topic));
+    // Topics of another base or node name, or of a consumer that is no more, would stay on the broker for ever.
+    let strangers = spool.retained_topics(|topic| !consumers.keeps(topic));
     let mut batch = Batch { retained: strangers.into_iter().map(|t| (t, None)).collect(), ..Batch::default() };
     // Before anything of this start, and in one transaction: whatever happens then, they end once.
     batch.messages = spool.open_tracks().ends(notices.identity(), topics, SystemTime::now());

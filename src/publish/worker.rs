@@ -58,6 +58,10 @@ fn take(shared: &Shared, batch: &mut Batch, input: Input) {
         Input::Count(topic, value) => batch.retained.push((topic, Some(value.to_string().into()))),
         Input::Forget(topic) => batch.retained.push((topic, None)),
         Input::ForgetThose(which) => {
+            // What events retain is known once they are written.
+            if !batch.messages.is_empty() {
+                commit(shared, &std::mem::take(batch));
+            }
             // Those of this batch, too.
             for (topic, body) in &mut batch.retained {
                 *body = body.take().filter(|_| !which(topic));

@@ -159,6 +159,8 @@ fn other_consumers_are_told_in_their_own_forms() {
     assert_eq!((event.id.as_str(), event.seq), (last.id.as_str(), last.seq), "the event without an envelope");
     assert_eq!(json("cam/walk/deepstream")["sensorId"], "walk");
     assert!(heard.texts.keys().any(|topic| topic.starts_with("onvif-mj/")), "{:?}", heard.texts.keys());
+    let zone = json("onvif-ej/RuleEngine/FieldDetector/ObjectsInside/&walk/right");
+    assert_eq!(zone["Data"], serde_json::json!({"IsInside": false}), "all have left");
     let discovery = json("homeassistant/device/box_walk/config");
     let components = discovery["cmps"].as_object().unwrap();
     for part in ["count/person", "occupancy/person", "zone/right/count/person", "events"] {
