@@ -214,6 +214,11 @@ impl Consumers {
         prefix.is_some_and(|prefix| is_below(&format!("{}/{camera}", prefix.trim_end_matches('/')), topic))
     }
 
+    /// The topic that is to say `offline` where this process is gone without a word.
+    pub fn availability(&self) -> Option<String> {
+        self.wanted.frigate.as_ref().map(|prefix| frigate::available(prefix, false).topic)
+    }
+
     /// What is said at the end, all of it retained.
     pub fn farewell(&self) -> Vec<Message> {
         self.wanted.frigate.iter().map(|prefix| frigate::available(prefix, false)).collect()

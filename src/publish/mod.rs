@@ -10,6 +10,7 @@
 //! * [`spool`] over [`store`]: what must not be lost, on disk before anything is sent; [`retained`]: the latest of
 //!   every retained topic; [`queue`]: what is worth something only now.
 //! * [`connection`]: one connection over MQTT 5 or 3.1.1, [`tls`], and in [`fault`] why it ended.
+//! * [`presence`]: a second connection, whose last will says `offline` to those that read Frigate's topics.
 //! * [`session`]: what was sent on it, in a [`window`] of 16; [`worker`]: the two threads.
 //! * [`embedded`]: a broker in this process, for a box without one.
 //!
@@ -24,6 +25,7 @@ mod embedded;
 mod fault;
 mod notice;
 mod open;
+mod presence;
 mod queue;
 mod retained;
 mod session;
@@ -61,6 +63,7 @@ use consumers::Consumers;
 use draft::Draft;
 use embedded::Embedded;
 use notice::Notices;
+use presence::Presence;
 use queue::{Kind, Live, LiveQueue};
 use spool::{Batch, Derive, Spool};
 
@@ -481,9 +484,18 @@ pub fn start(
         worker::spool(&shared, &inputs);
     });
     let sender = (alive, Arc::clone(&shared));
+    let config = MqttConfig { protocol, ..config.clone() };
+    let available = shared.consumers.availability();
+    let presence = available.map(|topic| Presence::new(&config, topic, shared.metrics.clone()));
     crate::worker::spawn("publish", move || {
         let (_alive, shared) = sender;
-        runtime.block_on(worker::Worker::new(&shared, endpoint, protocol, commands).run());
+        let worker = worker::Worker::new(&shared, endpoint, protocol, commands);
+        runtime.block_on(async {
+            tokio::select! {
+                () = worker.run() => {}
+                Some(never) = async { Some(presence?.hold().await) } => match never {},
+            }
+        });
     });
     Ok((Publisher { shared: Arc::clone(&shared), input }, Running { shared, ended, broker }))
 }

@@ -135,6 +135,20 @@ struct End {
     proven: bool,
 }
 
+/// Waits between attempts to connect.
+pub fn backoff() -> Backoff {
+    Backoff::new(BACKOFF_MIN, BACKOFF_MAX)
+}
+
+/// The next wait, after a connection that ended so.
+pub fn pause(backoff: &mut Backoff, kind: Kind) -> Duration {
+    let wait = backoff.next(fastrand::f64());
+    match kind {
+        Kind::Unwelcome => wait.max(UNWELCOME_WAIT.mul_f64(1.0 + 0.2 * fastrand::f64())),
+        _ => wait,
+    }
+}
+
 /// The `publish` thread.
 pub struct Worker<'a> {
     shared: &'a Shared,
@@ -153,7 +167,7 @@ impl<'a> Worker<'a> {
 
     /// Connects again and again until told to stop.
     pub async fn run(mut self) {
-        let mut backoff = Backoff::new(BACKOFF_MIN, BACKOFF_MAX);
+        let mut backoff = backoff();
         let mut complaints = Complaints::default();
         loop {
             let stopping = self.shared.stop_at().is_some();
@@ -185,11 +199,7 @@ impl<'a> Worker<'a> {
                 break;
             }
             if !other_at_once {
-                let mut wait = backoff.next(fastrand::f64());
-                if end.fault.kind == Kind::Unwelcome {
-                    wait = wait.max(UNWELCOME_WAIT.mul_f64(1.0 + 0.2 * fastrand::f64()));
-                }
-                self.wait(wait).await;
+                self.wait(pause(&mut backoff, end.fault.kind)).await;
             }
             if self.shared.stop_at().is_some() && self.nothing_to_send() {
                 break;

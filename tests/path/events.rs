@@ -7,7 +7,7 @@ use watchpost::event::{CameraStatus, EndReason, Event, EventKind};
 
 use crate::support::clips::{Clip, clip};
 use crate::support::cores::all_cores;
-use crate::support::daemon::{Daemon, Heard};
+use crate::support::daemon::{Daemon, Heard, witness};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -127,6 +127,28 @@ fn after_kill_9_the_next_start_ends_what_was_open_once() {
     let restarts = lives.values().flatten().filter(|event| event.end_reason == Some(EndReason::Restart)).count();
     assert!(restarts > 0, "no track was open at any of {kills} kills");
     eprintln!("{kills} kills, {} tracks, {restarts} ended by the next start", lives.len());
+}
+
+#[test]
+fn frigates_available_is_offline_after_kill_9_and_after_a_stop() {
+    const AVAILABLE: &str = "frigate/available";
+    let _cores = all_cores();
+    let sections = format!("{}[frigate]\nenabled = true\n{}", witness(), own_prefix("frigate"));
+    let Some(mut daemon) = Daemon::start("", &sections) else { return };
+    let said = |daemon: &mut Daemon, word: &str| {
+        daemon.heard.texts.remove(AVAILABLE);
+        daemon.until(word, LIMIT, |heard| heard.text(AVAILABLE) == word);
+    };
+    // By the publisher, and by the connection that holds the will: then it does.
+    said(&mut daemon, "online");
+    said(&mut daemon, "online");
+    daemon.kill();
+    said(&mut daemon, "offline");
+    daemon.kill_and_restart();
+    said(&mut daemon, "online");
+    said(&mut daemon, "online");
+    daemon.finish();
+    assert_eq!(daemon.heard.text(AVAILABLE), "offline");
 }
 
 /// Each in its own form, from one run: Frigate, CloudEvents in MQTT 5's binary mode, ONVIF, DeepStream, Home Assistant.
