@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use super::open::OpenTracks;
 use super::topic::Topics;
 use crate::config::DeepstreamSchema;
-use crate::event::{Counter, Detections, Event, rfc3339};
+use crate::event::{Counter, Detections, Direction, Event, rfc3339};
 use crate::formats::{Message, cloudevents, deepstream, frigate, homeassistant, onvif};
 use crate::frame::CameraId;
 
@@ -36,6 +36,8 @@ pub struct Card {
     pub labels: BTreeSet<String>,
     /// The same by zone.
     pub zones: BTreeMap<String, BTreeSet<String>>,
+    /// The same by line.
+    pub lines: BTreeMap<String, BTreeSet<String>>,
     /// It has events.
     pub events: bool,
     /// It has snapshots.
@@ -249,12 +251,14 @@ impl Consumers {
     fn card(&self, camera: &CameraId, card: &Card, latest: impl Fn(&str) -> Option<Vec<u8>>) -> Option<Message> {
         let prefix = self.wanted.homeassistant.as_ref()?;
         let labels: Vec<String> = card.labels.iter().cloned().collect();
-        let zones: Vec<(String, Vec<String>)> =
-            card.zones.iter().map(|(zone, labels)| (zone.clone(), labels.iter().cloned().collect())).collect();
+        let listed = |places: &BTreeMap<String, BTreeSet<String>>| -> Vec<(String, Vec<String>)> {
+            places.iter().map(|(name, labels)| (name.clone(), labels.iter().cloned().collect())).collect()
+        };
         let camera = homeassistant::Camera {
             id: camera.as_str(),
             labels: &labels,
-            zones: &zones,
+            zones: &listed(&card.zones),
+            lines: &listed(&card.lines),
             events: card.events,
             snapshots: card.snapshots,
         };
@@ -286,6 +290,12 @@ impl Card {
         for (zone, labels) in &self.zones {
             counters.extend(labels.iter().map(|label| Counter::Zone(zone.clone(), label.clone())));
         }
+        for (line, labels) in &self.lines {
+            let both = |label: &String| {
+                [Direction::In, Direction::Out].map(|way| Counter::Line(line.clone(), way, label.clone()))
+            };
+            counters.extend(labels.iter().flat_map(both));
+        }
         counters
     }
 
@@ -294,7 +304,7 @@ impl Card {
         match counter {
             Counter::Label(label) => self.labels.insert(label.clone()),
             Counter::Zone(zone, label) => self.zones.entry(zone.clone()).or_default().insert(label.clone()),
-            Counter::Line(..) => false,
+            Counter::Line(line, _, label) => self.lines.entry(line.clone()).or_default().insert(label.clone()),
         }
     }
 }

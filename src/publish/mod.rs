@@ -358,13 +358,12 @@ impl Publisher {
 
     /// The camera has other zones and lines than before: clears the counts of those that it has not, and tells other
     /// consumers.
-    pub fn welcome_camera(&self, camera: &CameraId, card: Card, lines: &[String]) {
+    pub fn welcome_camera(&self, camera: &CameraId, card: Card) {
         let (topics, id) = (self.shared.topics.clone(), camera.clone());
-        let (zones, lines): (Vec<String>, _) = (card.zones.keys().cloned().collect(), lines.to_vec());
+        let known = card.clone();
         self.give(Input::ForgetThose(Box::new(move |topic| {
             topics.place_of(&id, topic).is_some_and(|(kind, name)| {
-                let names = if kind == "zone" { &zones } else { &lines };
-                !names.iter().any(|known| known == name)
+                !(if kind == "zone" { &known.zones } else { &known.lines }).contains_key(name)
             })
         })));
         let latest = |topic: &str| self.shared.spool.retained_body(topic);

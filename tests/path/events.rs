@@ -185,7 +185,7 @@ fn other_consumers_are_told_in_their_own_forms() {
     assert_eq!(zone["Data"], serde_json::json!({"IsInside": false}), "all have left");
     let discovery = json("homeassistant/device/box_walk/config");
     let components = discovery["cmps"].as_object().unwrap();
-    for part in ["count/person", "occupancy/person", "zone/right/count/person", "events"] {
+    for part in ["count/person", "occupancy/person", "zone/right/count/person", "line/middle/in/person", "events"] {
         assert!(components.keys().any(|key| key.contains(part)), "{part}: {:?}", components.keys());
     }
 }

@@ -42,7 +42,8 @@ fn messages() -> Vec<(&'static str, Value)> {
     messages.extend(told.iter().map(|m| ("onvif-event", body(m))));
     let site = homeassistant::Site { discovery: "h", topics: "w/n", node: "n", version: "1" };
     let labels = ["person".to_owned()];
-    let camera = homeassistant::Camera { id: "gate", labels: &labels, zones: &[], events: true, snapshots: true };
+    let (zones, lines) = (&[], &[]);
+    let camera = homeassistant::Camera { id: "gate", labels: &labels, zones, lines, events: true, snapshots: true };
     messages.push(("homeassistant-device", body(&homeassistant::camera(&site, &camera, None))));
     messages.push(("homeassistant-device", body(&homeassistant::node(&site, None))));
     messages
