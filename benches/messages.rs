@@ -113,6 +113,7 @@ fn lane(camera: &CameraId, seq: u64) -> Lane {
     let frame = FrameInfo {
         camera: camera.clone(),
         seq,
+        connection: 0,
         arrived: now,
         decoded: now,
         captured,
