@@ -12,7 +12,9 @@ use crossbeam::channel::{Receiver, Sender};
 
 use crate::backend::{Batch, Lane};
 use crate::config::DetectionsMode;
-use crate::event::{Counter, DETECTIONS_SCHEMA, Detections, EndReason, Event, LatMs, Model, Object, Ts, rfc3339};
+use crate::event::{
+    Counter, DETECTIONS_SCHEMA, Detections, EndReason, Event, LatMs, Model, NoticeKind, Object, Ts, rfc3339,
+};
 use crate::frame::{CameraId, FrameInfo};
 use crate::metrics::{CameraMetrics, Metrics};
 use crate::rate::RateLimit;
@@ -35,6 +37,8 @@ pub enum Output<'a> {
     Event(Box<Event>),
     /// A count that changed.
     Count(Counter, u64),
+    /// Something people should know, once an episode.
+    Notice(NoticeKind, String),
     /// A view of a track to make a picture of.
     Snapshot(Snapshot),
     /// All of a batch is said, its last camera's frame too.
@@ -250,6 +254,13 @@ impl Analysis {
         }
         for (counter, value) in self.outcome.counts.drain(..) {
             publish(camera, Output::Count(counter, value));
+        }
+        let suppressed = std::mem::take(&mut self.outcome.suppressed);
+        if let Some(memory) = self.cameras.get(camera).filter(|_| suppressed > 0) {
+            memory.counters.events_suppressed.inc_by(suppressed);
+        }
+        if let Some(text) = self.outcome.notice.take() {
+            publish(camera, Output::Notice(NoticeKind::EventsSuppressed, text));
         }
     }
 

@@ -114,7 +114,8 @@ fn tracked() -> Rules {
         stationary_after: Duration::from_secs(60),
     };
     let update_every = Duration::from_secs(60);
-    let events = EventRules { labels: Vec::new(), min_score: 0.0, zones: Vec::new(), update_every };
+    let events =
+        EventRules { labels: Vec::new(), min_score: 0.0, zones: Vec::new(), update_every, new_hz_max: 5.0 };
     Rules {
         tracking,
         filter: Filter::default(),
