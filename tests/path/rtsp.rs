@@ -8,7 +8,7 @@ use watchpost::frame::ClockSource;
 
 use crate::support::certificates::certificates;
 use crate::support::clips::{Clip, clip};
-use crate::support::cores::some_cores;
+use crate::support::cores::{all_cores, some_cores};
 use crate::support::daemon::{Daemon, Heard, camera, undisturbed, witness};
 use crate::support::rtsp::RtspServer;
 use crate::support::tap::Tap;
@@ -171,7 +171,7 @@ fn a_camera_that_was_away_comes_back() {
 /// Shorter, mostly, than the second at which health is looked at.
 #[test]
 fn tracks_end_with_their_connection_however_short_the_camera_was_away() {
-    let _cores = some_cores();
+    let _cores = all_cores();
     let Some(walk) = clip(Clip::H264) else { return };
     let mut server = RtspServer::start(&["--stream", &format!("walk={}", walk.display())]);
     let cameras = camera("gate", &server.url("walk"), "") + "[events]\nlabels = [\"person\"]\n";
