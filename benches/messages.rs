@@ -70,7 +70,7 @@ fn main() {
         analysis.run(&batches.1, &back, &gone.1, &heart, |camera, output| match output {
             Output::Detections(message) => sink.detections(camera, message),
             Output::BatchEnd => sink.wake(),
-            Output::Event(_) | Output::Count(..) | Output::Snapshot(_) | Output::OnDemand(_) => {}
+            _ => {}
         });
     });
     let names: Vec<CameraId> = (0..CAMERAS).map(|n| CameraId::new(&format!("cam{n:03}"))).collect();
@@ -113,6 +113,7 @@ fn lane(camera: &CameraId, seq: u64) -> Lane {
     let frame = FrameInfo {
         camera: camera.clone(),
         seq,
+        connection: 0,
         arrived: now,
         decoded: now,
         captured,

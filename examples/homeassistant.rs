@@ -20,9 +20,11 @@ fn main() {
     let site = Site { discovery: "homeassistant", topics: TOPICS, node: "edge07", version: "1.2.3" };
     let labels = ["person", "traffic light"].map(str::to_owned);
     let zones = [("drive".to_owned(), vec!["person".to_owned()])];
-    let gate = Camera { id: "front_gate", labels: &labels, zones: &zones, events: true, snapshots: true };
+    let lines = [("path".to_owned(), vec!["person".to_owned()])];
+    let gate =
+        Camera { id: "front_gate", labels: &labels, zones: &zones, lines: &lines, events: true, snapshots: true };
     let first = camera(&site, &gate, None);
-    let fewer = camera(&site, &Camera { labels: &labels[..1], zones: &[], ..gate }, Some(&first.body));
+    let fewer = camera(&site, &Camera { labels: &labels[..1], zones: &[], lines: &[], ..gate }, Some(&first.body));
     print("discovery", &node(&site, None));
     print("discovery", &first);
     for (topic, text) in [
@@ -32,6 +34,8 @@ fn main() {
         ("cam/front_gate/count/person", "2"),
         ("cam/front_gate/count/traffic_light", "0"),
         ("cam/front_gate/zone/drive/count/person", "1"),
+        ("cam/front_gate/line/path/in/person", "12"),
+        ("cam/front_gate/line/path/out/person", "0"),
     ] {
         print("states", &message(topic, text.as_bytes().to_vec(), true));
     }

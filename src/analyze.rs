@@ -1,6 +1,9 @@
 //! The analysis loop: batches in, messages out. Suppresses duplicates, goes back to the source's coordinates, follows
 //! what was seen through each camera's scene and decides which frames are worth a message.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -9,7 +12,9 @@ use crossbeam::channel::{Receiver, Sender};
 
 use crate::backend::{Batch, Lane};
 use crate::config::DetectionsMode;
-use crate::event::{Counter, DETECTIONS_SCHEMA, Detections, EndReason, Event, LatMs, Model, Object, Ts, rfc3339};
+use crate::event::{
+    Counter, DETECTIONS_SCHEMA, Detections, EndReason, Event, LatMs, Model, NoticeKind, Object, Ts, rfc3339,
+};
 use crate::frame::{CameraId, FrameInfo};
 use crate::metrics::{CameraMetrics, Metrics};
 use crate::rate::RateLimit;
@@ -32,6 +37,8 @@ pub enum Output<'a> {
     Event(Box<Event>),
     /// A count that changed.
     Count(Counter, u64),
+    /// Something people should know, once an episode.
+    Notice(NoticeKind, String),
     /// A view of a track to make a picture of.
     Snapshot(Snapshot),
     /// A view of a camera that somebody asked for.
@@ -103,6 +110,8 @@ struct Memory {
     /// When the camera went away, and why.
     gone: Option<(Instant, EndReason)>,
     arrived: Instant,
+    /// Number of the connection that its latest frame is of.
+    connection: u32,
 }
 
 /// What outlives a camera: numbers that are not used twice in a boot.
@@ -216,6 +225,7 @@ impl Analysis {
         let model = Arc::clone(&batch.model);
         batch.lanes.retain(|lane| self.is_looked_at(&lane.frame));
         for lane in &mut batch.lanes {
+            self.end_connection(&lane.frame, publish);
             let message = self.lane(lane, &model, times, Instant::now(), SystemTime::now());
             self.say(&lane.frame.camera, publish);
             if let Some(message) = message {
@@ -231,6 +241,14 @@ impl Analysis {
         let _ = free.try_send(batch);
     }
 
+    /// Between this frame and the one before, the camera was away: too short, maybe, for anybody to have said so.
+    fn end_connection(&mut self, frame: &FrameInfo, publish: &mut impl FnMut(&CameraId, Output<'_>)) {
+        let Some(memory) = self.cameras.get_mut(&frame.camera) else { return };
+        if std::mem::replace(&mut memory.connection, frame.connection) != frame.connection {
+            self.clear(&frame.camera, EndReason::CameraLost, publish);
+        }
+    }
+
     /// Events, pictures and counts of the last outcome.
     fn say(&mut self, camera: &CameraId, publish: &mut impl FnMut(&CameraId, Output<'_>)) {
         for event in self.outcome.events.drain(..) {
@@ -244,6 +262,13 @@ impl Analysis {
         }
         for (counter, value) in self.outcome.counts.drain(..) {
             publish(camera, Output::Count(counter, value));
+        }
+        let suppressed = std::mem::take(&mut self.outcome.suppressed);
+        if let Some(memory) = self.cameras.get(camera).filter(|_| suppressed > 0) {
+            memory.counters.events_suppressed.inc_by(suppressed);
+        }
+        if let Some(text) = self.outcome.notice.take() {
+            publish(camera, Output::Notice(NoticeKind::EventsSuppressed, text));
         }
     }
 
@@ -418,6 +443,7 @@ impl Analysis {
             scene,
             gone: None,
             arrived: frame.arrived,
+            connection: frame.connection,
         };
         self.cameras.insert(camera.clone(), fresh);
     }
@@ -478,108 +504,4 @@ fn round4(value: f32) -> f32 {
 
 fn round3(value: f64) -> f64 {
     (value * 1e3).round() / 1e3
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::frame::{Captured, ClockSource, FrameInfo};
-    use crate::letterbox::{Fit, Letterbox};
-    use crate::yolo::{Candidate, Candidates};
-
-    fn analysis(mode: DetectionsMode, hz_max: Option<f64>) -> Analysis {
-        let labels = Arc::new(vec!["person".to_owned()]);
-        let policies = BTreeMap::from([(CameraId::new("gate"), Policy { mode, hz_max })]);
-        let (node, boot) = ("box".to_owned(), "abc123".to_owned());
-        let setup = Setup { node, boot, labels, nms: 0.5, max_detections: 10, policies, rules: BTreeMap::new() };
-        Analysis::new(setup, Arc::new(Metrics::default()))
-    }
-
-    fn model() -> Arc<Model> {
-        Arc::new(Model { name: "m".to_owned(), input: [640, 640], engine: "sha256:0".to_owned() })
-    }
-
-    fn lane(now: Instant, boxes: &[(f32, f32)]) -> Lane {
-        let captured = Captured { wall: SystemTime::UNIX_EPOCH, clock: ClockSource::RtcpSr, err_ms: 12 };
-        let (camera, size, pts_ns) = (CameraId::new("gate"), (1920, 1080), Some(7));
-        let frame = FrameInfo { camera, seq: 9, arrived: now, decoded: now, captured, pts_ns, size };
-        let rect = |x: f32| [x, 140.0, x + 64.0, 320.0];
-        let boxes = boxes.iter().map(|(x, score)| Candidate { rect: rect(*x), score: *score, class: 0 }).collect();
-        let candidates = Candidates { boxes, final_boxes: false, dropped: 0 };
-        Lane { frame, letterbox: Letterbox::new(size, (640, 640), Fit::Centre), candidates, thumbnail: None }
-    }
-
-    #[test]
-    fn a_message_holds_what_the_contract_says() {
-        let now = Instant::now();
-        let mut lane = lane(now, &[(64.0, 0.9), (66.0, 0.8), (320.0, 0.7)]);
-        let mut analysis = analysis(DetectionsMode::All, None);
-        let message =
-            analysis.lane(&mut lane, &model(), (now, now), now + Duration::from_millis(31), SystemTime::UNIX_EPOCH);
-        let message = message.expect("every frame is worth a message");
-        assert_eq!((message.seq, message.frame, message.size), (0, 9, [1920, 1080]));
-        assert_eq!(message.lat_ms.total, 31.0);
-        assert_eq!(message.objects.len(), 2, "the weaker of two boxes on one person is gone");
-        assert_eq!(message.objects[0].rect, [0.1, 0.0, 0.2, 0.5]);
-        let text = serde_json::to_string(&message).expect("JSON");
-        for part in [
-            r#""schema":"watchpost.detections/1","node":"box","camera":"gate","boot":"abc123""#,
-            r#""captured":"1970-01-01T00:00:00.000Z","clock":"rtcp_sr","err_ms":12"#,
-            r#"{"label":"person","class":0,"score":0.9,"box":[0.1,0.0,0.2,0.5]}"#,
-        ] {
-            assert!(text.contains(part), "{text}");
-        }
-    }
-
-    #[test]
-    fn modes_and_the_most_a_second_choose_the_frames() {
-        let start = Instant::now();
-        let one: &[(f32, f32)] = &[(64.0, 0.9)];
-        let two: &[(f32, f32)] = &[(64.0, 0.9), (320.0, 0.9)];
-        let frames = [&[], one, one, two, two, &[], &[]];
-        let count = |mode, hz_max| {
-            let mut analysis = analysis(mode, hz_max);
-            let at = |n: usize| start + Duration::from_millis(100) * n as u32;
-            let mut published = Vec::new();
-            for (n, boxes) in frames.iter().enumerate() {
-                let now = at(n);
-                let message =
-                    analysis.lane(&mut lane(now, boxes), &model(), (now, now), now, SystemTime::UNIX_EPOCH);
-                published.extend(message.map(|m| (n, m.seq)));
-            }
-            published
-        };
-        let numbered = |frames: &[usize]| frames.iter().copied().zip(0..).collect::<Vec<_>>();
-        assert_eq!(count(DetectionsMode::All, None), numbered(&[0, 1, 2, 3, 4, 5, 6]));
-        assert_eq!(count(DetectionsMode::Nonempty, None), numbered(&[1, 2, 3, 4]));
-        assert_eq!(count(DetectionsMode::Change, None), numbered(&[1, 3, 5]));
-        assert_eq!(count(DetectionsMode::Off, None), numbered(&[]));
-        assert_eq!(count(DetectionsMode::All, Some(5.0)), numbered(&[0, 2, 4, 6]));
-    }
-
-    #[test]
-    fn frames_of_a_camera_that_was_taken_down_are_not_looked_at_and_numbers_go_on() {
-        let mut analysis = analysis(DetectionsMode::All, None);
-        let (free, gate) = (crossbeam::channel::bounded(64).0, CameraId::new("gate"));
-        let start = Instant::now();
-        let mut seqs = Vec::new();
-        let mut batch = |analysis: &mut Analysis, arrived: Instant| {
-            let mut batch = Batch::new(start);
-            batch.lanes = vec![lane(arrived, &[(64.0, 0.9)])];
-            analysis.batch(batch, &free, &mut |_, output| {
-                if let Output::Detections(message) = output {
-                    seqs.push(message.seq);
-                }
-            });
-        };
-        batch(&mut analysis, start);
-        batch(&mut analysis, start);
-        analysis.obey(Order::Remove(gate.clone()), start, &mut |_, _| {});
-        batch(&mut analysis, start + Duration::from_secs(1));
-        let view = View { policy: Policy { mode: DetectionsMode::All, hz_max: None }, rules: None };
-        analysis.obey(Order::Begin(gate, start + Duration::from_secs(2), view), start, &mut |_, _| {});
-        batch(&mut analysis, start + Duration::from_secs(1));
-        batch(&mut analysis, start + Duration::from_secs(3));
-        assert_eq!(seqs, [0, 1, 2]);
-    }
 }

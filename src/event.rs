@@ -298,6 +298,8 @@ pub enum NoticeKind {
     CameraBack,
     /// The spool was full: the oldest messages were dropped.
     SpoolOverflow,
+    /// A camera began more tracks than may become events.
+    EventsSuppressed,
     /// The spool file could not be read: it was moved aside and a new one begun.
     SpoolReset,
     /// The broker refused a message for good.

@@ -71,6 +71,8 @@ pub struct FrameInfo {
     pub camera: CameraId,
     /// Number of the decoded frame, from 0 at the start of the daemon, without gaps.
     pub seq: u64,
+    /// Number of the camera's connection, from 0, with gaps. A file that begins again stays in its own.
+    pub connection: u32,
     /// When its access unit arrived, before decoding (files: when it was due).
     pub arrived: Instant,
     /// When it left the decoder.
@@ -265,8 +267,16 @@ impl Frame {
     /// A frame of one colour that belongs to no stream: the backends' warm-up, benches and tests.
     pub fn solid(camera: &CameraId, size: (u32, u32), now: Instant) -> Self {
         let captured = Captured { wall: SystemTime::UNIX_EPOCH, clock: ClockSource::File, err_ms: 0 };
-        let info =
-            FrameInfo { camera: camera.clone(), seq: 0, arrived: now, decoded: now, captured, pts_ns: None, size };
+        let info = FrameInfo {
+            camera: camera.clone(),
+            seq: 0,
+            connection: 0,
+            arrived: now,
+            decoded: now,
+            captured,
+            pts_ns: None,
+            size,
+        };
         Self { info, image: Image::System(SystemImage::solid(size.0, size.1, [114, 128, 128])), mask: None }
     }
 }

@@ -159,6 +159,8 @@ pub struct CameraMetrics {
     pub dropped: Counter,
     /// Attempts to connect after the first.
     pub reconnects: Counter,
+    /// Tracks that ended before they might become events.
+    pub events_suppressed: Counter,
     /// Arrival to published.
     pub age: Latency,
     /// Age of the frame published last, in microseconds.
@@ -259,6 +261,7 @@ pub struct Metrics {
     skipped_fps: Family<CameraLabel, Counter>,
     dropped: Family<CameraLabel, Counter>,
     reconnects: Family<CameraLabel, Counter>,
+    events_suppressed: Family<CameraLabel, Counter>,
     age: Family<CameraLabel, Latency>,
     last_age_us: Family<CameraLabel, Gauge>,
     online: Family<CameraLabel, Gauge>,
@@ -290,6 +293,7 @@ impl Default for Metrics {
             skipped_fps: Family::default(),
             dropped: Family::default(),
             reconnects: Family::default(),
+            events_suppressed: Family::default(),
             age: Family::default(),
             last_age_us: Family::default(),
             online: Family::default(),
@@ -321,6 +325,7 @@ impl Metrics {
             skipped_fps: self.skipped_fps.get_or_create(&label).clone(),
             dropped: self.dropped.get_or_create(&label).clone(),
             reconnects: self.reconnects.get_or_create(&label).clone(),
+            events_suppressed: self.events_suppressed.get_or_create(&label).clone(),
             age: self.age.get_or_create(&label).clone(),
             last_age_us: self.last_age_us.get_or_create(&label).clone(),
             online: self.online.get_or_create(&label).clone(),
@@ -336,6 +341,7 @@ impl Metrics {
         self.skipped_fps.remove(&label);
         self.dropped.remove(&label);
         self.reconnects.remove(&label);
+        self.events_suppressed.remove(&label);
         self.age.remove(&label);
         self.last_age_us.remove(&label);
         self.online.remove(&label);
@@ -361,6 +367,8 @@ impl Metrics {
         r.register("frames_skipped_fps", "Frames skipped by fps_max", self.skipped_fps.clone());
         r.register("frames_dropped", "Frames lost with a failed batch or at a stop", self.dropped.clone());
         r.register("camera_reconnects", "Attempts to connect after the first", self.reconnects.clone());
+        let suppressed = self.events_suppressed.clone();
+        r.register("events_suppressed", "Tracks that ended before they might become events", suppressed);
         let seconds = Unit::Seconds;
         r.register_with_unit("frame_age", "Arrival before decoding to published", seconds, self.age.clone());
         r.register("frame_age_last_microseconds", "Age of the frame published last", self.last_age_us.clone());

@@ -1,4 +1,4 @@
-//! Letting so many a second through, evenly. Pure: time is an argument.
+//! Letting so many a second through, evenly or with some at once. Pure: time is an argument.
 
 use std::time::{Duration, Instant};
 
@@ -30,6 +30,33 @@ impl RateLimit {
     }
 }
 
+/// A token bucket (RFC 3290, 5.1.3): so many at once, and so many a second in the long run. Full at first.
+#[derive(Debug, Default)]
+pub struct Bucket {
+    missing: f64,
+    at: Duration,
+}
+
+impl Bucket {
+    /// Fills it for the time up to `at`, `hz` tokens a second.
+    pub fn fill(&mut self, at: Duration, hz: f64) {
+        self.missing = (self.missing - at.saturating_sub(self.at).as_secs_f64() * hz).max(0.0);
+        self.at = self.at.max(at);
+    }
+
+    /// Takes one token of the `most` that it holds, where there is one.
+    pub fn take(&mut self, most: f64) -> bool {
+        let there = self.missing + 1.0 <= most;
+        self.missing += f64::from(u8::from(there));
+        there
+    }
+
+    /// Nothing was taken that has not come back.
+    pub fn is_full(&self) -> bool {
+        self.missing == 0.0
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -48,6 +75,24 @@ mod tests {
                 assert!((passed - expected).abs() <= 1, "{fps} fps limited to {hz_max}: {passed}");
             }
         }
+    }
+
+    #[test]
+    fn a_bucket_gives_what_it_holds_and_then_what_flows_in() {
+        let (mut bucket, hz, most) = (Bucket::default(), 2.0, 5.0);
+        let mut taken = |ms: u64| {
+            bucket.fill(Duration::from_millis(ms), hz);
+            let taken = std::iter::from_fn(|| bucket.take(most).then_some(())).count();
+            (taken, bucket.is_full())
+        };
+        assert_eq!(
+            [taken(0), taken(400), taken(500), taken(1500)],
+            [(5, false), (0, false), (1, false), (2, false)]
+        );
+        assert_eq!(taken(60_000), (5, false), "no more than it holds");
+        assert_eq!(taken(59_000), (0, false), "time that goes back brings nothing");
+        bucket.fill(Duration::from_secs(70), hz);
+        assert!(bucket.is_full());
     }
 
     #[test]

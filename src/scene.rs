@@ -1,8 +1,10 @@
 //! What a camera's detections mean over time: tracks in zones and over lines, the events of their lives, and counts.
 //!
 //! Pure: a [`Scene`] is told what was seen and when, and answers with what is to be said. Everything is said once a
-//! track is confirmed: one `new`, `update`s where something changed, exactly one `end`.
+//! track is confirmed: one `new`, `update`s where something changed, exactly one `end`; or nothing, where more tracks begin
+//! than may be events.
 
+mod admission;
 mod counts;
 mod exchange;
 #[cfg(test)]
@@ -26,6 +28,7 @@ use crate::track::zone::{Zone, ZoneWatch};
 use crate::yolo::Detection;
 use crate::yolo::nms::overlap;
 
+use admission::Admission;
 use counts::{Counts, Key};
 
 /// A better score than the one told last by this much is worth an update.
@@ -91,6 +94,10 @@ pub struct Outcome {
     pub counts: Vec<(Counter, u64)>,
     /// Views of tracks to make pictures of.
     pub snapshots: Vec<Snapshot>,
+    /// Tracks that ended before their turn to become events came.
+    pub suppressed: u64,
+    /// What people should know of these, once an episode.
+    pub notice: Option<String>,
 }
 
 /// A track that has not ended.
@@ -107,6 +114,8 @@ struct Open {
     /// So many of its crossings are counted.
     counted: usize,
     told: Option<Told>,
+    /// It is due and has not had its turn.
+    waits: bool,
     best: Best,
 }
 
@@ -150,7 +159,8 @@ impl Open {
         let track = &self.track;
         let Some(told) = &self.told else {
             let entered = rules.zones.is_empty() || self.entered.iter().any(|zone| rules.zones.contains(zone));
-            return (track.confirmed && entered && track.top_score >= rules.min_score).then_some(EventKind::New);
+            let believed = track.confirmed && track.seen && track.top_score >= rules.min_score;
+            return (believed && entered).then_some(EventKind::New);
         };
         let changed = told.class != track.class
             || told.stationary != track.stationary
@@ -179,6 +189,7 @@ pub struct Scene {
     lines: LineWatch,
     open: BTreeMap<u64, Open>,
     counts: Counts,
+    admission: Admission,
     at: Duration,
 }
 
@@ -194,6 +205,7 @@ impl Scene {
             lines: LineWatch::new(&rules.lines, labels),
             open: BTreeMap::new(),
             counts: Counts::default(),
+            admission: Admission::default(),
             at: Duration::ZERO,
             speaker,
             rules,
@@ -269,6 +281,7 @@ impl Scene {
             crossings: Vec::new(),
             counted: 0,
             told: None,
+            waits: false,
             best: Best::default(),
         });
         open.track = track;
@@ -296,10 +309,16 @@ impl Scene {
     fn tell(&mut self, now: SystemTime, out: &mut Outcome) {
         let Some(rules) = &self.rules.events else { return };
         let mut due = Vec::new();
-        for (id, open) in &self.open {
-            if open.told.is_some() || has(&self.wanted, open.track.class) {
-                due.extend(open.due(rules, self.at).map(|kind| (*id, kind)));
+        self.admission.pass_time(self.at, rules);
+        for (id, open) in &mut self.open {
+            if open.told.is_none() && !has(&self.wanted, open.track.class) {
+                continue;
             }
+            let kind = open.due(rules, self.at);
+            if kind == Some(EventKind::New) {
+                open.waits = !self.admission.admit(rules);
+            }
+            due.extend(kind.filter(|_| !open.waits).map(|kind| (*id, kind)));
         }
         let every = rules.update_every;
         self.picture(&due, every, out);
@@ -344,6 +363,11 @@ impl Scene {
             let view = open.best.last(self.at);
             out.snapshots.extend(view.map(|view| self.snapshot(id, open.track.class, view)));
             out.events.push(self.event(&open, EventKind::End, Some(reason), now));
+        } else if let Some(rules) = self.rules.events.as_ref().filter(|_| open.waits) {
+            out.suppressed += 1;
+            if self.admission.suppress() {
+                out.notice = Some(admission::notice(&self.speaker.camera, rules));
+            }
         }
     }
 

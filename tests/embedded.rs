@@ -111,6 +111,20 @@ const SUBACK_REFUSED: [u8; 5] = [0x90, 3, 0, 9, 0x80];
 const PUBACK: [u8; 4] = [0x40, 2, 0, 7];
 
 #[test]
+fn frigates_available_has_its_own_connection_here_too() {
+    let (port, state) = (free_port(), TempDir::new().unwrap());
+    let wanted = Wanted { frigate: Some("frigate".to_owned()), ..Wanted::default() };
+    let tested = Box::telling(wanted, &embedded(port), state.path());
+    tested.wait_connected();
+    let watch = Subscriber::start(port, "frigate/available", None);
+    // Nobody has greeted: it is from the connection that holds the will.
+    assert_eq!(watch.next().text(), "online");
+    tested.publisher.take_leave();
+    tested.finish();
+    assert_eq!(watch.next().text(), "offline");
+}
+
+#[test]
 fn a_subscriber_over_3_1_1_gets_every_kind_of_message() {
     let (port, state) = (free_port(), TempDir::new().unwrap());
     let login = Some(("box", "s3cret-word"));

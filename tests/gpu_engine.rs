@@ -53,6 +53,7 @@ fn frame(seq: u64) -> Frame {
         captured: Captured { wall: SystemTime::now(), clock: ClockSource::HostArrival, err_ms: 0 },
         pts_ns: None,
         size: (1920, 1080),
+        connection: 0,
     };
     Frame { info, image: Image::System(SystemImage::solid(1920, 1080, [90, 128, 128])), mask: None }
 }

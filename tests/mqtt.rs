@@ -2,20 +2,21 @@
 
 mod support;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command as Process;
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::bounded;
 use support::certificates::{certificates, dated_server_certificate};
-use support::mosquitto::{Mosquitto, PATIENCE, Relay, Subscriber, free_port, old_broker, wait_until};
-use support::publisher::{Box, config, detections, gate, notice, tls};
+use support::mosquitto::{Message, Mosquitto, PATIENCE, Relay, Subscriber, free_port, old_broker, wait_until};
+use support::publisher::{Box, config, detections, event, gate, notice, tls};
 use tempfile::TempDir;
 use watchpost::config::{MqttConfig, MqttProtocol, Secret};
-use watchpost::event::{Detections, NoticeKind};
+use watchpost::event::{Detections, Event, EventKind, NoticeKind};
 use watchpost::frame::CameraId;
 use watchpost::metrics::PublishMetrics;
-use watchpost::publish::{self, Acknowledgement, Command, Identity, Wanted};
+use watchpost::publish::{self, Acknowledgement, Card, Command, Identity, Wanted};
 
 #[test]
 fn status_is_online_then_offline_by_will_and_by_good_bye() {
@@ -339,6 +340,42 @@ fn tls_with_a_private_ca_works_and_every_failure_has_its_words() {
     )
     .err();
     assert!(error.unwrap().to_string().contains("mqtt.ca_file /nonexistent/ca.pem cannot be read"));
+}
+
+#[test]
+fn who_is_in_an_onvif_zone_is_retained_and_goes_with_its_camera() {
+    let broker = Mosquitto::start(&[]);
+    let state = TempDir::new().unwrap();
+    let card =
+        || Card { zones: BTreeMap::from([("drive".to_owned(), BTreeSet::new())]), events: true, ..Card::default() };
+    let wanted = |onvif| Wanted { onvif, cameras: BTreeMap::from([(gate(), card())]), ..Wanted::default() };
+    let topic = "watchpost/box/onvif-ej/RuleEngine/FieldDetector/ObjectsInside/&gate/drive";
+    let watch = Subscriber::start(broker.port(), topic, None);
+    let is_inside = |message: &Message| {
+        let body: serde_json::Value = serde_json::from_slice(&message.body).unwrap();
+        body["Data"]["IsInside"].as_bool().unwrap()
+    };
+    let tested = Box::telling(wanted(true), &config(broker.port()), state.path());
+    tested.publisher.greet();
+    assert!(!is_inside(&watch.next()), "nobody so far");
+    tested.publisher.event(event(EventKind::New));
+    assert!(is_inside(&watch.next()));
+    let late = Subscriber::start(broker.port(), topic, None).next();
+    assert!(late.retained && is_inside(&late));
+    // Both in one breath: what the end says goes, too.
+    tested.publisher.event(event(EventKind::End));
+    tested.publisher.forget_camera(&gate());
+    let last = std::iter::repeat_with(|| watch.next()).find(|message| message.body.is_empty());
+    assert_eq!(last.unwrap().topic, topic);
+    tested.publisher.event(Event { id: "gate-0123ab-8".to_owned(), ..event(EventKind::New) });
+    assert!(is_inside(&watch.next()));
+    tested.finish();
+    // The next start ends the track, and says no more of zones.
+    let tested = Box::telling(wanted(false), &config(broker.port()), state.path());
+    tested.publisher.greet();
+    let last = std::iter::repeat_with(|| watch.next()).find(|message| message.body.is_empty());
+    assert_eq!(last.unwrap().topic, topic);
+    tested.finish();
 }
 
 #[test]

@@ -185,6 +185,8 @@ class Proof:
         self.expect("sensor.front_gate_person_count", "2", unit_of_measurement="objects", state_class="measurement")
         self.expect("sensor.front_gate_traffic_light_count", "0")
         self.expect("sensor.front_gate_drive_person_count", "1")
+        self.expect("sensor.front_gate_path_person_in", "12", state_class="total_increasing", unit_of_measurement="objects")
+        self.expect("sensor.front_gate_path_person_out", "0", state_class="total_increasing")
         self.expect("sensor.front_gate_frame_rate", "24.96", unit_of_measurement="fps")
         self.expect("sensor.front_gate_frame_age", "31.2", unit_of_measurement="ms", device_class="duration")
         self.expect("switch.front_gate_enabled", "on")
@@ -269,7 +271,9 @@ def prove(broker, hass, messages):
     part("after a restart of Home Assistant", proof.as_discovered)
     proof.send("fewer")
     fewer = ["binary_sensor.front_gate_traffic_light_occupancy", "sensor.front_gate_traffic_light_count"]
-    part("a label and a zone less", lambda: proof.expect_gone({*fewer, "sensor.front_gate_drive_person_count"}))
+    places = ["drive_person_count", "path_person_in", "path_person_out"]
+    fewer += [f"sensor.front_gate_{place}" for place in places]
+    part("a label, a zone and a line less", lambda: proof.expect_gone({*fewer}))
     proof.expect("sensor.front_gate_person_count", "2")
     everything = hass.entities()
     proof.send("removal")

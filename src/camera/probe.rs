@@ -104,6 +104,7 @@ fn frame(sample: &gst::Sample) -> Result<Frame, CameraError> {
     let info_of_frame = FrameInfo {
         camera: CameraId::new("still"),
         seq: 0,
+        connection: 0,
         arrived: now,
         decoded: now,
         captured: Captured { wall, clock: ClockSource::File, err_ms: 0 },

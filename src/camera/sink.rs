@@ -35,6 +35,7 @@ pub struct Intake {
 #[derive(Default)]
 struct BootState {
     next_seq: u64,
+    connection: u32,
     clock: CaptureClock,
     limiter: RateLimit,
 }
@@ -136,6 +137,11 @@ impl Intake {
         self.metrics.online.set(i64::from(live));
     }
 
+    /// The connection has ended: frames from here on are of another.
+    pub fn next_connection(&self) {
+        lock(&self.boot).connection += 1;
+    }
+
     /// Time since the last frame, or since `connected` where there was none after it.
     pub fn silence(&self, connected: Instant, now: Instant) -> Duration {
         let last = self.origin + Duration::from_millis(self.last_frame_ms.load(Ordering::Relaxed));
@@ -179,7 +185,7 @@ impl Intake {
         lock(&connection.seen).size = Some(size);
         let (arrived, wall, by_stream) = self.arrival(connection, sink, sample, &buffer, now);
         let mut boot = lock(&self.boot);
-        let seq = boot.next_seq;
+        let (seq, number) = (boot.next_seq, boot.connection);
         boot.next_seq += 1;
         // A file read as fast as possible is thinned out by its own time, not by how fast it is read.
         let at = buffer.pts().filter(|_| self.is_fast_file()).map_or(arrived, |pts| self.origin + pts.into());
@@ -199,7 +205,8 @@ impl Intake {
         let image = memory::image(buffer, caps, &video).inspect_err(|_| {
             self.metrics.dropped.inc();
         })?;
-        let info = FrameInfo { camera: self.config.id.clone(), seq, arrived, decoded: now, captured, pts_ns, size };
+        let camera = self.config.id.clone();
+        let info = FrameInfo { camera, seq, connection: number, arrived, decoded: now, captured, pts_ns, size };
         Ok(Some(Frame { info, image, mask: self.config.mask.clone() }))
     }
 

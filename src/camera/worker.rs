@@ -125,6 +125,9 @@ impl Life {
             }
             let end = self.run_once();
             self.intake.set_live(false);
+            if !(matches!(end, Ok(End::Finished)) && self.repeats()) {
+                self.intake.next_connection();
+            }
             match end {
                 Ok(End::Shutdown) => return,
                 Ok(End::Disabled) => {}

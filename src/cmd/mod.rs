@@ -12,6 +12,7 @@ mod snapshots;
 pub mod status_line;
 mod track;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use crossbeam::channel::Sender;
@@ -149,14 +150,16 @@ fn wanted(config: &Config) -> publish::Wanted {
 
 /// What other consumers are told of a camera.
 fn wanted_card(config: &Config, camera: &CameraConfig) -> publish::Card {
-    let labels = || camera.events.iter().flat_map(|events| events.labels.iter().cloned()).collect();
-    let zones = camera.zones.iter().map(|zone| match zone.labels.is_empty() {
-        true => (zone.name.clone(), labels()),
-        false => (zone.name.clone(), zone.labels.iter().cloned().collect()),
-    });
+    let labels = || camera.events.iter().flat_map(|events| events.labels.iter().cloned()).collect::<BTreeSet<_>>();
+    let place = |name: &String, own: &[String]| match own.is_empty() {
+        true => (name.clone(), labels()),
+        false => (name.clone(), own.iter().cloned().collect()),
+    };
+    let zones = camera.zones.iter().map(|zone| place(&zone.name, &zone.labels)).collect();
+    let lines = camera.lines.iter().map(|line| place(&line.name, &line.labels)).collect();
     let events = config.tracking.is_some() && camera.events.is_some();
     let snapshots = events && config.snapshots.as_ref().is_some_and(|snapshots| snapshots.publish);
-    publish::Card { labels: labels(), zones: zones.collect(), events, snapshots }
+    publish::Card { labels: labels(), zones, lines, events, snapshots }
 }
 
 /// 6 hex digits that no other start of this box is likely to have.

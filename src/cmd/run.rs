@@ -382,6 +382,10 @@ pub(super) fn say(publisher: &Publisher, camera: &CameraId, output: Output<'_>) 
         Output::Detections(message) => publisher.detections(camera, message),
         Output::Event(event) => publisher.event(*event),
         Output::Count(counter, value) => publisher.count(camera, &counter, value),
+        Output::Notice(kind, text) => {
+            tracing::warn!("{text}");
+            publisher.notice(kind, Some(camera), text);
+        }
         Output::Snapshot(_) | Output::OnDemand(_) => {}
         Output::BatchEnd => publisher.wake(),
     }

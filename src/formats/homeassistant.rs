@@ -37,6 +37,8 @@ pub struct Camera<'a> {
     pub labels: &'a [String],
     /// Zones, each with the labels that are counted in it.
     pub zones: &'a [(String, Vec<String>)],
+    /// Lines, each with the labels whose crossings are counted.
+    pub lines: &'a [(String, Vec<String>)],
     /// It has `events`.
     pub events: bool,
     /// It has `snapshot`.
@@ -135,6 +137,15 @@ pub fn camera(site: &Site<'_>, camera: &Camera<'_>, previous: Option<&[u8]>) -> 
             let key = format!("zone/{zone}/count/{}", label_level(label));
             let name = format!("{} {} count", title(zone), label.to_lowercase());
             components.add(&key, count(&name, &below(&topics, &key)));
+        }
+    }
+    for (line, labels) in camera.lines {
+        for (label, way) in labels.iter().flat_map(|label| [(label, "in"), (label, "out")]) {
+            let key = format!("line/{line}/{way}/{}", label_level(label));
+            let name = format!("{} {} {way}", title(line), label.to_lowercase());
+            // Back at 0 with each start: what went before is not taken away from the total.
+            let total = with(count(&name, &below(&topics, &key)), "stat_cla", "total_increasing");
+            components.add(&key, total);
         }
     }
     message(site, &object_id(site.node, Some(camera.id)), device, vec![node_up, camera_up], components, previous)
@@ -261,9 +272,13 @@ fn measured(name: &str, topic: &str, template: &str, unit: &str, digits: u32) ->
     })
 }
 
-fn duration(mut sensor: Value) -> Value {
-    sensor["dev_cla"] = json!("duration");
-    sensor
+fn duration(sensor: Value) -> Value {
+    with(sensor, "dev_cla", "duration")
+}
+
+fn with(mut component: Value, field: &str, value: &str) -> Value {
+    component[field] = json!(value);
+    component
 }
 
 fn health(components: &mut Components, topic: &str) {
@@ -290,16 +305,13 @@ fn health(components: &mut Components, topic: &str) {
     add("batch_fill", measured("Batch fill", topic, share, "%", 0));
     let age = measured("Frame age, 95th percentile", topic, &field("frame_age_p95_ms"), "ms", 0);
     add("frame_age_p95_ms", duration(age));
-    let mut memory = measured("Memory", topic, &field("rss_bytes"), "B", 0);
-    memory["dev_cla"] = json!("data_size");
-    add("rss_bytes", memory);
+    let memory = measured("Memory", topic, &field("rss_bytes"), "B", 0);
+    add("rss_bytes", with(memory, "dev_cla", "data_size"));
     add("spool_pending", measured("Spooled messages", topic, &field("spool_pending"), "messages", 0));
     for (key, name) in
         [("spool_dropped", "Spooled messages dropped"), ("detections_dropped", "Detections messages dropped")]
     {
-        let mut total = measured(name, topic, &field(key), "messages", 0);
-        total["stat_cla"] = json!("total_increasing");
-        add(key, total);
+        add(key, with(measured(name, topic, &field(key), "messages", 0), "stat_cla", "total_increasing"));
     }
 }
 

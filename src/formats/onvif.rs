@@ -5,15 +5,17 @@
 //! ONVIF's own coordinates, -1..1 with the y axis upward; the `Transformation`, which says so, changes nothing, and who
 //! overlooks it is right as well.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::{Message, below, label_level, round, round4, track_number};
-use crate::event::{Detections, Direction, Event, EventKind, Object};
+use crate::event::{Crossing, Detections, Direction, Event, EventKind, Object};
 
+/// Topic of who is in a zone, below the prefix and before the camera.
+const INSIDE: &str = "FieldDetector/ObjectsInside";
 /// Name of the analytics module.
 const MODULE: &str = "watchpost";
 
@@ -132,80 +134,76 @@ fn classes(label: &str) -> Vec<&str> {
     known.iter().copied().chain(own).collect()
 }
 
-/// What the events said so far: which lines a track has crossed already, and who is in which zone. A track is forgotten
-/// with its `end`, so this holds no more than there are tracks.
-#[derive(Clone, Debug, Default)]
-pub struct Rules {
-    crossed: BTreeMap<String, usize>,
-    /// By camera and zone, tracks with their class.
-    inside: BTreeMap<(String, String), BTreeMap<String, String>>,
+/// The rule events that follow from a track's `event`, after its one `before`: lines it has crossed since, and the zones whose
+/// occupants have changed. Those are properties, which are retained (Core Specification, "Property events", "Retained flag"). `open` are the tracks of its camera without an `end`, this
+/// one as `event` has it. Nothing is remembered here: what is lost and made again is the same.
+pub fn rules<'a>(
+    prefix: &str,
+    before: Option<&Event>,
+    event: &Event,
+    open: impl Iterator<Item = &'a Event> + Clone,
+) -> Vec<Message> {
+    let mut messages = crossings(prefix, before, event);
+    messages.extend(zones(prefix, before, event, open));
+    messages
 }
 
-impl Rules {
-    /// The rule events that follow from an event, in the order in which events are made: crossings of lines, and the
-    /// zones whose occupants have changed (retained: ONVIF calls them properties).
-    pub fn events(&mut self, prefix: &str, event: &Event) -> Vec<Message> {
-        let mut messages = self.crossings(prefix, event);
-        messages.extend(self.zones(prefix, event));
-        if event.kind == EventKind::End {
-            self.crossed.remove(&event.id);
-        }
-        messages
+fn crossings(prefix: &str, before: Option<&Event>, event: &Event) -> Vec<Message> {
+    // Of a track that is not known from its start, what it did before is not news.
+    if before.is_none() && event.kind != EventKind::New {
+        return Vec::new();
     }
-
-    fn crossings(&mut self, prefix: &str, event: &Event) -> Vec<Message> {
-        // Of a track that is not known from its start, what it did before is not news.
-        let unknown = if event.kind == EventKind::New { 0 } else { event.crossings.len() };
-        let told = self.crossed.insert(event.id.clone(), event.crossings.len()).unwrap_or(unknown);
-        let message = |crossing: &crate::event::Crossing| {
-            let direction = match crossing.direction {
-                Direction::In => "in",
-                Direction::Out => "out",
-            };
-            let mut data = occupants([(event.id.as_str(), event.label.as_str())]);
-            data.insert("watchpost:Direction".to_owned(), json!(direction));
-            rule(prefix, "LineDetector/Crossed", event, &crossing.at, &crossing.line, data, false)
+    let told = before.map_or(&[][..], |before| &before.crossings);
+    let message = |crossing: &Crossing| {
+        let direction = match crossing.direction {
+            Direction::In => "in",
+            Direction::Out => "out",
         };
-        event.crossings.iter().skip(told).map(message).collect()
-    }
+        let mut data = occupants([event]);
+        data.insert("watchpost:Direction".to_owned(), json!(direction));
+        rule(prefix, "LineDetector/Crossed", &event.camera, &crossing.at, &crossing.line, data, false)
+    };
+    event.crossings.iter().filter(|crossing| !told.contains(crossing)).map(message).collect()
+}
 
-    fn zones(&mut self, prefix: &str, event: &Event) -> Vec<Message> {
-        let is_in = |zone: &String| event.kind != EventKind::End && event.zones.contains(zone);
-        let held = self
-            .inside
-            .iter()
-            .filter(|((camera, _), tracks)| *camera == event.camera && tracks.contains_key(&event.id));
-        let mut zones: BTreeSet<String> = held.map(|((_, zone), _)| zone.clone()).collect();
-        // At its end it is in none, and the broker may hold from before the last start that it is in one.
-        zones.extend(event.zones.iter().cloned());
-        let mut messages = Vec::new();
-        for zone in zones {
-            let key = (event.camera.clone(), zone);
-            let tracks = self.inside.entry(key.clone()).or_default();
-            let before = tracks.clone();
-            if is_in(&key.1) {
-                tracks.insert(event.id.clone(), event.label.clone());
-            } else {
-                tracks.remove(&event.id);
-            }
-            if *tracks != before || event.kind == EventKind::End {
-                let mut data = occupants(tracks.iter().map(|(id, label)| (id.as_str(), label.as_str())));
-                data.insert("IsInside".to_owned(), json!(!tracks.is_empty()));
-                let at = &event.ts.captured;
-                messages.push(rule(prefix, "FieldDetector/ObjectsInside", event, at, &key.1, data, true));
-            }
-            if tracks.is_empty() {
-                self.inside.remove(&key);
-            }
-        }
-        messages
-    }
+fn zones<'a>(
+    prefix: &str,
+    before: Option<&Event>,
+    event: &Event,
+    open: impl Iterator<Item = &'a Event> + Clone,
+) -> Vec<Message> {
+    let was = before.map_or(&[][..], |before| &before.zones);
+    // At its end it is in none.
+    let is = if event.kind == EventKind::End { &[][..] } else { &event.zones };
+    let renamed = before.is_some_and(|before| before.label != event.label);
+    let all: BTreeSet<&String> = was.iter().chain(is).collect();
+    let changed = all.into_iter().filter(|zone| renamed || was.contains(zone) != is.contains(zone));
+    let message = |zone: &String| {
+        let mut inside = open.clone().filter(|track| track.zones.contains(zone)).peekable();
+        let is_inside = inside.peek().is_some();
+        let mut data = occupants(inside);
+        data.insert("IsInside".to_owned(), json!(is_inside));
+        rule(prefix, INSIDE, &event.camera, &event.ts.captured, zone, data, true)
+    };
+    changed.map(message).collect()
+}
+
+/// Nobody is in a zone, as of `at`.
+pub fn vacant(prefix: &str, camera: &str, zone: &str, at: &str) -> Message {
+    let data = Map::from_iter([("IsInside".to_owned(), json!(false))]);
+    rule(prefix, INSIDE, camera, at, zone, data, true)
+}
+
+/// The camera and the zone that a retained topic is about; `None` for any other topic.
+pub fn place<'t>(prefix: &str, topic: &'t str) -> Option<(&'t str, &'t str)> {
+    let rest = topic.strip_prefix(prefix)?.trim_start_matches('/').strip_prefix("onvif-ej/RuleEngine/")?;
+    rest.strip_prefix(INSIDE)?.strip_prefix("/&")?.split_once('/')
 }
 
 /// `ObjectId` and `ClassTypes`: lists with blanks between, so that a class of two words is one.
-fn occupants<'a>(tracks: impl IntoIterator<Item = (&'a str, &'a str)>) -> Map<String, Value> {
+fn occupants<'a>(tracks: impl IntoIterator<Item = &'a Event>) -> Map<String, Value> {
     let (mut ids, mut types) = (Vec::new(), Vec::new());
-    for (id, label) in tracks {
+    for Event { id, label, .. } in tracks {
         let (Some(number), Some(class)) = (track_number(id), classes(label).first().copied()) else { continue };
         ids.push(number.to_string());
         types.push(if class == label { label_level(label) } else { class.to_owned() });
@@ -222,14 +220,14 @@ fn occupants<'a>(tracks: impl IntoIterator<Item = (&'a str, &'a str)>) -> Map<St
 fn rule(
     prefix: &str,
     what: &str,
-    event: &Event,
+    camera: &str,
     at: &str,
     rule: &str,
     data: Map<String, Value>,
     retain: bool,
 ) -> Message {
-    let topic = below(prefix, &format!("onvif-ej/RuleEngine/{what}/&{}/{rule}", event.camera));
-    let source = Source { video_source: event.camera.clone(), rule: rule.to_owned() };
+    let topic = below(prefix, &format!("onvif-ej/RuleEngine/{what}/&{camera}/{rule}"));
+    let source = Source { video_source: camera.to_owned(), rule: rule.to_owned() };
     Message::json(topic, &RuleEvent { utc_time: at.to_owned(), source, data: Value::Object(data) }, retain)
 }
 
@@ -288,45 +286,46 @@ mod tests {
         )
     }
 
-    fn told(rules: &mut Rules, event: &Event) -> Vec<(String, Value, bool)> {
-        let told = rules.events("w/edge07", event);
+    fn told(before: Option<&Event>, event: &Event, others: &[&Event]) -> Vec<(String, Value, bool)> {
+        let own = (event.kind != EventKind::End).then_some(event);
+        let told = rules("w/edge07", before, event, own.into_iter().chain(others.iter().copied()));
         told.into_iter().map(|message| (message.topic.clone(), samples::body(&message), message.retain)).collect()
     }
 
     #[test]
     fn new_update_and_end_tell_crossings_and_zones_once() {
-        let mut rules = Rules::default();
-        assert_eq!(told(&mut rules, &samples::new()), []);
+        let (new, update, end) = (samples::new(), samples::update(), samples::end());
+        assert_eq!(told(None, &new, &[]), []);
         let crossed = json!({
             "UtcTime": "2026-09-30T10:15:04.000Z", "Source": {"VideoSource": "gate", "Rule": "gate"},
             "Data": {"ObjectId": "412", "ClassTypes": "Human", "watchpost:Direction": "in"},
         });
         let inside = json!({"ObjectId": "412", "ClassTypes": "Human", "IsInside": true});
-        let update = samples::update();
         let line = "w/edge07/onvif-ej/RuleEngine/LineDetector/Crossed/&gate/gate".to_owned();
-        assert_eq!(told(&mut rules, &update), [(line, crossed, false), zone(&update, inside)]);
-        assert_eq!(told(&mut rules, &Event { seq: 9, ..update }), [], "nothing has changed");
-        let end = samples::end();
-        assert_eq!(told(&mut rules, &end), [zone(&end, json!({"IsInside": false}))]);
-        assert!(rules.crossed.is_empty() && rules.inside.is_empty());
+        assert_eq!(told(Some(&new), &update, &[]), [(line, crossed, false), zone(&update, inside)]);
+        assert_eq!(told(Some(&update), &Event { seq: 9, ..update.clone() }, &[]), [], "nothing has changed");
+        assert_eq!(told(Some(&update), &end, &[]), [zone(&end, json!({"IsInside": false}))]);
     }
 
     #[test]
     fn a_zone_is_occupied_until_the_last_has_left() {
-        let mut rules = Rules::default();
         let first = samples::update();
         let second = Event { id: "gate-9f3c1a-413".to_owned(), label: "Traffic Light".to_owned(), ..first.clone() };
-        told(&mut rules, &first);
-        let both = json!({"ObjectId": "412 413", "ClassTypes": "Human traffic_light", "IsInside": true});
-        assert_eq!(told(&mut rules, &second), [zone(&second, both)]);
-        let left = Event { zones: Vec::new(), ..first };
+        let outside = Event { zones: Vec::new(), ..second.clone() };
+        let both = json!({"ObjectId": "413 412", "ClassTypes": "traffic_light Human", "IsInside": true});
+        assert_eq!(told(Some(&outside), &second, &[&first]), [zone(&second, both)]);
+        let left = Event { zones: Vec::new(), ..first.clone() };
         let one = json!({"ObjectId": "413", "ClassTypes": "traffic_light", "IsInside": true});
-        assert_eq!(told(&mut rules, &left), [zone(&left, one)]);
+        assert_eq!(told(Some(&first), &left, &[&second]), [zone(&left, one)]);
+        let renamed = Event { label: "car".to_owned(), ..first.clone() };
+        let car = json!({"ObjectId": "412", "ClassTypes": "Vehicle", "IsInside": true});
+        assert_eq!(told(Some(&first), &renamed, &[]), [zone(&renamed, car)]);
     }
 
     #[test]
     fn an_end_from_the_last_start_clears_its_zones_and_repeats_no_crossing() {
         let orphan = Event { end_reason: Some(EndReason::Restart), ..samples::end() };
-        assert_eq!(told(&mut Rules::default(), &orphan), [zone(&orphan, json!({"IsInside": false}))]);
+        assert_eq!(told(Some(&samples::update()), &orphan, &[]), [zone(&orphan, json!({"IsInside": false}))]);
+        assert_eq!(told(None, &orphan, &[]), [], "nobody was told that it was open");
     }
 }

@@ -3,10 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
+use super::open::OpenTracks;
 use super::topic::Topics;
 use crate::config::DeepstreamSchema;
-use crate::event::{Counter, Detections, Event};
+use crate::event::{Counter, Detections, Direction, Event, rfc3339};
 use crate::formats::{Message, cloudevents, deepstream, frigate, homeassistant, onvif};
 use crate::frame::CameraId;
 
@@ -34,6 +36,8 @@ pub struct Card {
     pub labels: BTreeSet<String>,
     /// The same by zone.
     pub zones: BTreeMap<String, BTreeSet<String>>,
+    /// The same by line.
+    pub lines: BTreeMap<String, BTreeSet<String>>,
     /// It has events.
     pub events: bool,
     /// It has snapshots.
@@ -50,7 +54,6 @@ pub struct Consumers {
 
 #[derive(Default)]
 struct State {
-    rules: onvif::Rules,
     cards: BTreeMap<CameraId, Card>,
     /// Frigate adds up zones of one name: by zone and label, each camera's count.
     sums: BTreeMap<(String, String), BTreeMap<CameraId, u64>>,
@@ -63,8 +66,9 @@ impl Consumers {
         Self { wanted, node: node.to_owned(), topics: topics.clone(), state }
     }
 
-    /// What follows of an event, after that of its track `before`.
-    pub fn event(&self, before: Option<&Event>, event: &Event) -> Vec<(String, Vec<u8>)> {
+    /// What follows of an event, after that of its track `before`, given the tracks that are open then. It is made inside the
+    /// spool's transaction, which may fail and be tried again: so it is made of these alone.
+    pub fn event(&self, open: &OpenTracks, before: Option<&Event>, event: &Event) -> Vec<Message> {
         let mut messages = Vec::new();
         if let Some(prefix) = &self.wanted.frigate {
             messages.push(frigate::event(prefix, before, event));
@@ -74,9 +78,9 @@ impl Consumers {
             messages.push(cloudevents::structured(topic.as_str(), event));
         }
         if self.wanted.onvif {
-            messages.extend(self.lock().rules.events(self.prefix(), event));
+            messages.extend(onvif::rules(self.prefix(), before, event, open.of(&event.camera)));
         }
-        messages.into_iter().map(|message| (message.topic, message.body)).collect()
+        messages
     }
 
     /// What follows of a frame's detections.
@@ -145,7 +149,24 @@ impl Consumers {
             let cards = self.lock().cards.clone();
             messages.extend(cards.iter().filter_map(|(camera, card)| self.card(camera, card, &latest)));
         }
+        for (camera, card) in &self.lock().cards {
+            messages.extend(self.vacancies(camera, card, &latest));
+        }
         messages
+    }
+
+    /// Of each zone of which nothing is known that nobody is in it: whoever comes finds a state. For a camera that has no
+    /// frames yet.
+    pub fn vacancies(
+        &self,
+        camera: &CameraId,
+        card: &Card,
+        latest: impl Fn(&str) -> Option<Vec<u8>>,
+    ) -> Vec<Message> {
+        let zones = card.zones.keys().filter(|_| self.wanted.onvif && card.events);
+        let now = rfc3339(SystemTime::now());
+        let vacant = zones.map(|zone| onvif::vacant(self.prefix(), camera.as_str(), zone, &now));
+        vacant.filter(|message| latest(&message.topic).is_none()).collect()
     }
 
     /// What is said of a camera that is new or has changed, all of it retained. What was counted of zones that it has not
@@ -195,13 +216,21 @@ impl Consumers {
         prefix.is_some_and(|prefix| is_below(&format!("{}/{camera}", prefix.trim_end_matches('/')), topic))
     }
 
+    /// The topic that is to say `offline` where this process is gone without a word.
+    pub fn availability(&self) -> Option<String> {
+        self.wanted.frigate.as_ref().map(|prefix| frigate::available(prefix, false).topic)
+    }
+
     /// What is said at the end, all of it retained.
     pub fn farewell(&self) -> Vec<Message> {
         self.wanted.frigate.iter().map(|prefix| frigate::available(prefix, false)).collect()
     }
 
-    /// Whether a retained topic outside of ours is to stay: that of a consumer that there is.
+    /// Whether a retained topic is to stay: one of ours, and that of a consumer that there is.
     pub fn keeps(&self, topic: &str) -> bool {
+        if topic.starts_with(self.topics.prefix()) {
+            return self.wanted.onvif || onvif::place(self.topics.prefix(), topic).is_none();
+        }
         let frigate = self.wanted.frigate.as_ref().is_some_and(|prefix| is_below(prefix, topic));
         let cards = self.lock();
         let homeassistant = self.wanted.homeassistant.as_ref().is_some_and(|prefix| {
@@ -222,12 +251,14 @@ impl Consumers {
     fn card(&self, camera: &CameraId, card: &Card, latest: impl Fn(&str) -> Option<Vec<u8>>) -> Option<Message> {
         let prefix = self.wanted.homeassistant.as_ref()?;
         let labels: Vec<String> = card.labels.iter().cloned().collect();
-        let zones: Vec<(String, Vec<String>)> =
-            card.zones.iter().map(|(zone, labels)| (zone.clone(), labels.iter().cloned().collect())).collect();
+        let listed = |places: &BTreeMap<String, BTreeSet<String>>| -> Vec<(String, Vec<String>)> {
+            places.iter().map(|(name, labels)| (name.clone(), labels.iter().cloned().collect())).collect()
+        };
         let camera = homeassistant::Camera {
             id: camera.as_str(),
             labels: &labels,
-            zones: &zones,
+            zones: &listed(&card.zones),
+            lines: &listed(&card.lines),
             events: card.events,
             snapshots: card.snapshots,
         };
@@ -259,6 +290,12 @@ impl Card {
         for (zone, labels) in &self.zones {
             counters.extend(labels.iter().map(|label| Counter::Zone(zone.clone(), label.clone())));
         }
+        for (line, labels) in &self.lines {
+            let both = |label: &String| {
+                [Direction::In, Direction::Out].map(|way| Counter::Line(line.clone(), way, label.clone()))
+            };
+            counters.extend(labels.iter().flat_map(both));
+        }
         counters
     }
 
@@ -267,7 +304,7 @@ impl Card {
         match counter {
             Counter::Label(label) => self.labels.insert(label.clone()),
             Counter::Zone(zone, label) => self.zones.entry(zone.clone()).or_default().insert(label.clone()),
-            Counter::Line(..) => false,
+            Counter::Line(line, _, label) => self.lines.entry(line.clone()).or_default().insert(label.clone()),
         }
     }
 }

@@ -10,6 +10,7 @@
 //! * [`spool`] over [`store`]: what must not be lost, on disk before anything is sent; [`retained`]: the latest of
 //!   every retained topic; [`queue`]: what is worth something only now.
 //! * [`connection`]: one connection over MQTT 5 or 3.1.1, [`tls`], and in [`fault`] why it ended.
+//! * [`presence`]: a second connection, whose last will says `offline` to those that read Frigate's topics.
 //! * [`session`]: what was sent on it, in a [`window`] of 16; [`worker`]: the two threads.
 //! * [`embedded`]: a broker in this process, for a box without one.
 //!
@@ -24,6 +25,7 @@ mod embedded;
 mod fault;
 mod notice;
 mod open;
+mod presence;
 mod queue;
 mod retained;
 mod session;
@@ -61,6 +63,7 @@ use consumers::Consumers;
 use draft::Draft;
 use embedded::Embedded;
 use notice::Notices;
+use presence::Presence;
 use queue::{Kind, Live, LiveQueue};
 use spool::{Batch, Derive, Spool};
 
@@ -349,18 +352,18 @@ impl Publisher {
             self.retain(self.shared.topics.count(camera, &counter), b"0".to_vec());
         }
         let latest = |topic: &str| self.shared.spool.retained_body(topic);
+        self.retain_all(self.shared.consumers.vacancies(camera, &card, latest));
         self.retain_all(self.shared.consumers.set_camera(camera, card, latest));
     }
 
     /// The camera has other zones and lines than before: clears the counts of those that it has not, and tells other
     /// consumers.
-    pub fn welcome_camera(&self, camera: &CameraId, card: Card, lines: &[String]) {
+    pub fn welcome_camera(&self, camera: &CameraId, card: Card) {
         let (topics, id) = (self.shared.topics.clone(), camera.clone());
-        let (zones, lines): (Vec<String>, _) = (card.zones.keys().cloned().collect(), lines.to_vec());
+        let known = card.clone();
         self.give(Input::ForgetThose(Box::new(move |topic| {
-            topics.place_of_count(&id, topic).is_some_and(|(kind, name)| {
-                let names = if kind == "zone" { &zones } else { &lines };
-                !names.iter().any(|known| known == name)
+            topics.place_of(&id, topic).is_some_and(|(kind, name)| {
+                !(if kind == "zone" { &known.zones } else { &known.lines }).contains_key(name)
             })
         })));
         let latest = |topic: &str| self.shared.spool.retained_body(topic);
@@ -480,9 +483,18 @@ pub fn start(
         worker::spool(&shared, &inputs);
     });
     let sender = (alive, Arc::clone(&shared));
+    let config = MqttConfig { protocol, ..config.clone() };
+    let available = shared.consumers.availability();
+    let presence = available.map(|topic| Presence::new(&config, topic, shared.metrics.clone()));
     crate::worker::spawn("publish", move || {
         let (_alive, shared) = sender;
-        runtime.block_on(worker::Worker::new(&shared, endpoint, protocol, commands).run());
+        let worker = worker::Worker::new(&shared, endpoint, protocol, commands);
+        runtime.block_on(async {
+            tokio::select! {
+                () = worker.run() => {}
+                Some(never) = async { Some(presence?.hold().await) } => match never {},
+            }
+        });
     });
     Ok((Publisher { shared: Arc::clone(&shared), input }, Running { shared, ended, broker }))
 }
@@ -506,11 +518,11 @@ fn open_spool(
     let error = |reason: String| PublishError::Spool { path: path.clone(), reason };
     std::fs::create_dir_all(state_dir).map_err(|e| error(e.to_string()))?;
     let told = Arc::clone(consumers);
-    let derive: Derive = Box::new(move |before, event| told.event(before, event));
+    let derive: Derive = Box::new(move |open, before, event| told.event(open, before, event));
     let opened = Spool::open(&path, config.spool_bytes, notices.clone(), derive, metrics.clone());
     let (spool, aside) = opened.map_err(|e| error(e.to_string()))?;
-    // Topics of another base or node name would stay on the broker for ever.
-    let strangers = spool.retained_topics(|topic| !topic.starts_with(topics.prefix()) && !consumers.keeps(topic));
+    // Topics of another base or node name, or of a consumer that is no more, would stay on the broker for ever.
+    let strangers = spool.retained_topics(|topic| !consumers.keeps(topic));
     let mut batch = Batch { retained: strangers.into_iter().map(|t| (t, None)).collect(), ..Batch::default() };
     // Before anything of this start, and in one transaction: whatever happens then, they end once.
     batch.messages = spool.open_tracks().ends(notices.identity(), topics, SystemTime::now());

@@ -4,6 +4,7 @@
 //! track that still needs its `end`.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::time::SystemTime;
 
 use redb::{ReadableTable, WriteTransaction};
@@ -56,6 +57,15 @@ impl OpenTracks {
         }
         table.insert(event.id.as_str(), body).map_err(store_error)?;
         Ok(self.0.insert(event.id.clone(), event.clone()))
+    }
+
+    /// Those of a camera: the last event of each.
+    pub fn of<'a>(&'a self, camera: &'a str) -> impl Iterator<Item = &'a Event> + Clone {
+        let prefix = format!("{camera}-");
+        let from = self.0.range::<str, _>((Bound::Included(prefix.as_str()), Bound::Unbounded));
+        // Those of a camera `gate-2` lie among those of `gate`.
+        let below = from.take_while(move |(id, _)| id.starts_with(&prefix));
+        below.map(|(_, event)| event).filter(move |event| event.camera == camera)
     }
 
     /// Undoes [`OpenTracks::take`].

@@ -27,6 +27,7 @@ use super::open::OpenTracks;
 use super::retained::{Retained, RetainedMap};
 use super::store::{CURSOR, DEAD, EVENTS, META, RETAINED, Record, SpoolError, Store, logical_bytes, store_error};
 use crate::event::{Event, NoticeKind};
+use crate::formats::Message;
 use crate::metrics::PublishMetrics;
 
 /// Most messages kept that the broker refused for good.
@@ -113,8 +114,12 @@ impl Writer {
     }
 }
 
-/// Other consumers' messages of an event, given the one of its track before: topics and bodies.
-pub type Derive = Box<dyn Fn(Option<&Event>, &Event) -> Vec<(String, Vec<u8>)> + Send + Sync>;
+/// Other consumers' messages of an event, given the tracks that are open with it and the event of its track before. Made again
+/// where the commit fails, so it remembers nothing.
+pub type Derive = Box<dyn Fn(&OpenTracks, Option<&Event>, &Event) -> Vec<Message> + Send + Sync>;
+
+/// Topics and their new retained bodies; `None` is a tombstone.
+type Changes = BTreeMap<String, Option<Vec<u8>>>;
 
 /// The spool. Commits from any thread are taken one after the other; claims and acknowledgements come from the
 /// publisher.
@@ -193,10 +198,10 @@ impl Spool {
             (state.cursor, state.buried.clone(), state.bytes > self.limit / 2)
         };
         let mut overflow = writer.overflow.filter(|_| still_full);
-        let retained = self.changed(&batch.retained);
+        let mut retained: Changes = batch.retained.iter().cloned().collect();
         let written = self.store.write(|transaction| {
-            self.store_retained(transaction, &retained, &buried)?;
-            let mut outcome = self.store_messages(transaction, batch, &mut writer, &mut journal)?;
+            let mut outcome = self.store_messages(transaction, batch, &mut writer, &mut journal, &mut retained)?;
+            self.store_retained(transaction, &mut retained, &buried)?;
             let mut number = |draft: &Draft| writer.number(draft, &mut journal);
             self.make_room(transaction, cursor, &mut number, &mut overflow, &mut outcome)?;
             Ok(outcome)
@@ -331,36 +336,34 @@ impl Spool {
         self.map().topics().filter(|topic| which(topic)).map(str::to_owned).collect()
     }
 
-    fn changed(&self, wanted: &[(String, Option<Vec<u8>>)]) -> BTreeMap<String, Option<Vec<u8>>> {
-        let latest: BTreeMap<_, _> = wanted.iter().cloned().collect();
-        let map = self.map();
-        latest.into_iter().filter(|(topic, body)| map.would_change(topic, body.as_deref())).collect()
-    }
-
+    /// What changes nothing is left out of `changes`.
     fn store_retained(
         &self,
         transaction: &WriteTransaction,
-        changed: &BTreeMap<String, Option<Vec<u8>>>,
+        changes: &mut Changes,
         buried: &[String],
     ) -> Result<(), SpoolError> {
         let mut table = transaction.open_table(RETAINED).map_err(store_error)?;
         let map = self.map();
+        changes.retain(|topic, body| map.would_change(topic, body.as_deref()));
         for topic in buried.iter().filter(|topic| !map.contains(topic)) {
             table.remove(topic.as_str()).map_err(store_error)?;
         }
-        for (topic, body) in changed {
+        for (topic, body) in changes.iter() {
             table.insert(topic.as_str(), body.as_deref()).map_err(store_error)?;
         }
         Ok(())
     }
 
-    /// The messages, those that are made of them for others, and which tracks are open then.
+    /// The messages, those that are made of them for others, and which tracks are open then. What is made to be retained is put
+    /// into `retained`: of a topic the latest alone.
     fn store_messages(
         &self,
         transaction: &WriteTransaction,
         batch: &Batch,
         writer: &mut Writer,
         journal: &mut Journal,
+        retained: &mut Changes,
     ) -> Result<Outcome, SpoolError> {
         let mut events = transaction.open_table(EVENTS).map_err(store_error)?;
         let mut outcome =
@@ -370,10 +373,13 @@ impl Spool {
             insert(&mut events, draft.topic.as_str(), &body, &mut outcome)?;
             let Some(event) = event else { continue };
             let before = writer.open.take(transaction, &event, &body)?;
-            let derived = (self.derive)(before.as_ref(), &event);
+            let derived = (self.derive)(&writer.open, before.as_ref(), &event);
             journal.tracks.push((event.id, before));
-            for (topic, body) in derived {
-                insert(&mut events, &topic, &body, &mut outcome)?;
+            for message in derived {
+                match message.retain {
+                    true => drop(retained.insert(message.topic, Some(message.body))),
+                    false => insert(&mut events, &message.topic, &message.body, &mut outcome)?,
+                }
             }
         }
         Ok(outcome)

@@ -1,19 +1,25 @@
 //! The spool over real files.
 
 use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
 
 use redb::{ReadableDatabase, ReadableTable, ReadableTableMetadata};
 use tempfile::TempDir;
 
+use super::consumers::{Consumers, Wanted};
+use super::draft::Draft;
 use super::notice::{Identity, Notices};
 use super::spool::{Batch, DEAD_MAX, Derive, Spool};
 use super::store::{DEAD, Record, SpoolError, logical_bytes};
 use super::topic::Topics;
-use crate::event::{Notice, NoticeKind};
+use crate::event::{Event, EventKind, Notice, NoticeKind};
+use crate::formats::samples;
+use crate::frame::CameraId;
 use crate::metrics::PublishMetrics;
 
 fn nothing() -> Derive {
-    Box::new(|_, _| Vec::new())
+    Box::new(|_, _, _| Vec::new())
 }
 
 fn notices() -> Notices {
@@ -199,4 +205,60 @@ fn dead_letters_are_kept_up_to_a_limit() {
     assert_eq!(dead.len().unwrap(), DEAD_MAX);
     let (oldest, value) = dead.first().unwrap().unwrap();
     assert_eq!((oldest.value(), value.value()), (10, ("w/n/notice", "NotAuthorized", &b"{}"[..])));
+}
+
+/// Runs again as a process of its own, which may write nothing for a moment: what a full disk does.
+#[test]
+fn a_commit_that_fails_and_is_tried_again_says_everything_once() {
+    const NAME: &str = "publish::spool_tests::a_commit_that_fails_and_is_tried_again_says_everything_once";
+    const CHILD: &str = "WATCHPOST_FULL_DISK";
+    if std::env::var_os(CHILD).is_none() {
+        // Beyond its limit the system also sends a signal, which would end it.
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "trap '' XFSZ; exec \"$0\" --exact \"$1\""]).arg(std::env::current_exe().unwrap());
+        let output = shell.arg(NAME).env(CHILD, "1").output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && text.contains("1 passed"), "{text}");
+        return;
+    }
+    let may_write = |most: &str| {
+        let (id, limit) = (std::process::id().to_string(), format!("--fsize={most}:"));
+        assert!(Command::new("prlimit").args(["--pid", &id, &limit]).status().unwrap().success());
+    };
+    let dir = TempDir::new().unwrap();
+    let topics = Topics::new("w", "n").unwrap();
+    let consumers = Arc::new(Consumers::new(Wanted { onvif: true, ..Wanted::default() }, "n", &topics));
+    let derive: Derive = Box::new(move |open, before, event| consumers.event(open, before, event));
+    let path = dir.path().join("spool.redb");
+    let (spool, _) = Spool::open(&path, 1 << 20, notices(), derive, PublishMetrics::default()).unwrap();
+    let batch = |events: &[Event]| {
+        let draft = |event: &Event| Draft::event(topics.events(&CameraId::new("gate")), event.clone());
+        Batch { messages: events.iter().map(draft).collect(), ..Batch::default() }
+    };
+    spool.commit(&batch(&[samples::new()])).unwrap();
+    let rest = batch(&[samples::update(), samples::end()]);
+    may_write("0");
+    for _ in 0..2 {
+        spool.commit(&rest).expect_err("the disk is full");
+    }
+    may_write("unlimited");
+    // What fails once more opens the file again.
+    (0..2).find_map(|_| spool.commit(&rest).ok()).expect("there is room again");
+
+    let mut events = Vec::new();
+    let mut others = Vec::new();
+    while let Some(record) = spool.claim().unwrap() {
+        acknowledge(&spool, &record);
+        match serde_json::from_slice::<Event>(&record.body) {
+            Ok(event) => events.push((event.seq, event.kind)),
+            Err(_) => others.push(record.topic),
+        }
+    }
+    assert_eq!(events, [(0, EventKind::New), (1, EventKind::Update), (2, EventKind::End)]);
+    let rule = |rest: &str| format!("w/n/onvif-ej/RuleEngine/{rest}");
+    assert_eq!(others, [rule("LineDetector/Crossed/&gate/gate")]);
+    let zone = spool.retained_after(0).unwrap();
+    assert_eq!((zone.topic.as_str(), zone.version), (rule("FieldDetector/ObjectsInside/&gate/drive").as_str(), 1));
+    assert!(String::from_utf8_lossy(&zone.body.unwrap()).contains(r#""IsInside":false"#));
+    assert_eq!(spool.open_tracks(), [].into_iter().collect());
 }

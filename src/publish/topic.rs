@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::event::Counter;
+use crate::formats::onvif;
 use crate::frame::CameraId;
 
 /// Most bytes of a topic that somebody else has chosen.
@@ -177,8 +178,11 @@ impl Topics {
         name.and_then(|rest| rest.strip_suffix("/result")).is_some_and(|name| is_level(name) && !name.contains('/'))
     }
 
-    /// The zone or line that one of this box's own topics counts at: the kind of it, `zone` or `line`, and its name.
-    pub fn place_of_count<'t>(&self, camera: &CameraId, topic: &'t str) -> Option<(&'t str, &'t str)> {
+    /// The zone or line that one of this box's own retained topics is about: the kind of it, `zone` or `line`, and its name.
+    pub fn place_of<'t>(&self, camera: &CameraId, topic: &'t str) -> Option<(&'t str, &'t str)> {
+        if let Some((of, zone)) = onvif::place(&self.prefix, topic) {
+            return (of == camera.as_str()).then_some(("zone", zone));
+        }
         let rest = topic.strip_prefix(&self.prefix)?.strip_prefix("cam/")?.strip_prefix(camera.as_str())?;
         let (kind, rest) = rest.strip_prefix('/')?.split_once('/')?;
         let (name, _) = rest.split_once('/')?;
@@ -187,7 +191,9 @@ impl Topics {
 
     /// The camera that one of this box's own topics is about.
     pub fn camera_of(&self, topic: &str) -> Option<CameraId> {
-        let (camera, _) = topic.strip_prefix(&self.prefix)?.strip_prefix("cam/")?.split_once('/')?;
+        let of_zone = onvif::place(&self.prefix, topic);
+        let own = || topic.strip_prefix(&self.prefix)?.strip_prefix("cam/")?.split_once('/');
+        let (camera, _) = of_zone.or_else(own)?;
         is_level(camera).then(|| CameraId::new(camera))
     }
 
@@ -236,9 +242,13 @@ mod tests {
         assert_eq!((topics.command_of(result.as_str()), topics.is_command_result(result.as_str())), (None, true));
         let gate = CameraId::new("gate");
         let zone = "site/watchpost/edge07/cam/gate/zone/drive/count/person";
-        assert_eq!(topics.place_of_count(&gate, zone), Some(("zone", "drive")));
+        assert_eq!(topics.place_of(&gate, zone), Some(("zone", "drive")));
         let count = topics.count(&gate, &Counter::Label("person".to_owned()));
-        assert_eq!(topics.place_of_count(&gate, count.as_str()), None);
+        assert_eq!(topics.place_of(&gate, count.as_str()), None);
+        let zone = onvif::vacant("site/watchpost/edge07", "gate", "drive", "").topic;
+        assert_eq!(topics.place_of(&gate, &zone), Some(("zone", "drive")));
+        assert_eq!(topics.place_of(&CameraId::new("yard"), &zone), None);
+        assert_eq!(topics.camera_of(&zone), Some(gate));
     }
 
     #[test]

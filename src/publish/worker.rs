@@ -58,6 +58,10 @@ fn take(shared: &Shared, batch: &mut Batch, input: Input) {
         Input::Count(topic, value) => batch.retained.push((topic, Some(value.to_string().into()))),
         Input::Forget(topic) => batch.retained.push((topic, None)),
         Input::ForgetThose(which) => {
+            // What events retain is known once they are written.
+            if !batch.messages.is_empty() {
+                commit(shared, &std::mem::take(batch));
+            }
             // Those of this batch, too.
             for (topic, body) in &mut batch.retained {
                 *body = body.take().filter(|_| !which(topic));
@@ -131,6 +135,20 @@ struct End {
     proven: bool,
 }
 
+/// Waits between attempts to connect.
+pub fn backoff() -> Backoff {
+    Backoff::new(BACKOFF_MIN, BACKOFF_MAX)
+}
+
+/// The next wait, after a connection that ended so.
+pub fn pause(backoff: &mut Backoff, kind: Kind) -> Duration {
+    let wait = backoff.next(fastrand::f64());
+    match kind {
+        Kind::Unwelcome => wait.max(UNWELCOME_WAIT.mul_f64(1.0 + 0.2 * fastrand::f64())),
+        _ => wait,
+    }
+}
+
 /// The `publish` thread.
 pub struct Worker<'a> {
     shared: &'a Shared,
@@ -149,7 +167,7 @@ impl<'a> Worker<'a> {
 
     /// Connects again and again until told to stop.
     pub async fn run(mut self) {
-        let mut backoff = Backoff::new(BACKOFF_MIN, BACKOFF_MAX);
+        let mut backoff = backoff();
         let mut complaints = Complaints::default();
         loop {
             let stopping = self.shared.stop_at().is_some();
@@ -181,11 +199,7 @@ impl<'a> Worker<'a> {
                 break;
             }
             if !other_at_once {
-                let mut wait = backoff.next(fastrand::f64());
-                if end.fault.kind == Kind::Unwelcome {
-                    wait = wait.max(UNWELCOME_WAIT.mul_f64(1.0 + 0.2 * fastrand::f64()));
-                }
-                self.wait(wait).await;
+                self.wait(pause(&mut backoff, end.fault.kind)).await;
             }
             if self.shared.stop_at().is_some() && self.nothing_to_send() {
                 break;

@@ -18,10 +18,17 @@ struct Play {
     /// What goes with each frame.
     thumbnail: Option<Arc<Thumbnail>>,
     snapshots: Vec<Snapshot>,
+    suppressed: u64,
+    notices: usize,
 }
 
 impl Play {
     fn new(events: EventRules) -> Self {
+        Self::tracking(events, 3)
+    }
+
+    /// With tracks that are believed after so many sightings.
+    fn tracking(events: EventRules, confirm_hits: u32) -> Self {
         let right = Zone {
             name: "right".to_owned(),
             polygon: Polygon::new(vec![[0.5, 0.0], [1.0, 0.0], [1.0, 1.0], [0.5, 1.0]]),
@@ -36,8 +43,8 @@ impl Play {
             low: 0.1,
             high: 0.4,
             new: 0.5,
-            confirm_hits: 3,
-            confirm_after: Duration::from_millis(200),
+            confirm_hits,
+            confirm_after: Duration::from_millis(100 * u64::from(confirm_hits - 1)),
             lost_after: Duration::from_secs(1),
             stationary_after: Duration::from_secs(3),
         };
@@ -60,6 +67,8 @@ impl Play {
             counts: BTreeMap::new(),
             thumbnail: None,
             snapshots: Vec::new(),
+            suppressed: 0,
+            notices: 0,
         }
     }
 
@@ -69,7 +78,8 @@ impl Play {
         let captured = Captured { wall: SystemTime::UNIX_EPOCH + at, clock: ClockSource::HostArrival, err_ms: 0 };
         let now = Instant::now();
         let (camera, size) = (CameraId::new("gate"), (1000, 1000));
-        let frame = FrameInfo { camera, seq: self.frame, arrived: now, decoded: now, captured, pts_ns: None, size };
+        let (seq, connection, pts_ns) = (self.frame, 0, None);
+        let frame = FrameInfo { camera, seq, connection, arrived: now, decoded: now, captured, pts_ns, size };
         let model = Arc::new(Model::default());
         let found: Vec<Detection> =
             x.iter().map(|x| Detection { rect: [x - 0.05, 0.4, x + 0.05, 0.7], score, class }).collect();
@@ -84,6 +94,8 @@ impl Play {
     fn take(&mut self, out: Outcome) {
         self.events.extend(out.events);
         self.snapshots.extend(out.snapshots);
+        self.suppressed += out.suppressed;
+        self.notices += out.notice.iter().count();
         self.counts.extend(out.counts.into_iter().map(|(counter, value)| (counter.to_string(), value)));
     }
 
@@ -93,7 +105,8 @@ impl Play {
 }
 
 fn all() -> EventRules {
-    EventRules { labels: Vec::new(), min_score: 0.0, zones: Vec::new(), update_every: Duration::from_secs(60) }
+    let update_every = Duration::from_secs(60);
+    EventRules { labels: Vec::new(), min_score: 0.0, zones: Vec::new(), update_every, new_hz_max: 100.0 }
 }
 
 #[test]
@@ -243,4 +256,72 @@ fn other_rules_keep_tracks_and_what_has_the_same_name() {
     let kinds: Vec<EventKind> = play.events.iter().map(|event| event.kind).collect();
     assert_eq!(kinds.iter().filter(|kind| **kind == EventKind::New).count(), 1, "{kinds:?}");
     assert_eq!(kinds.last(), Some(&EventKind::End));
+}
+
+/// Frame by frame beside a scene without a limit, which says what was due.
+#[test]
+fn noise_makes_no_more_events_than_it_may_and_all_is_accounted_for() {
+    for seed in 0..20 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let new_hz_max = [0.3, 1.0, 5.0, 20.0][seed as usize % 4];
+        let mut limited = Play::tracking(EventRules { new_hz_max, ..all() }, 1);
+        let mut free = Play::tracking(EventRules { new_hz_max: 1e9, ..all() }, 1);
+        let mut news = Vec::new();
+        for frame in 0..600 {
+            // Half a minute of noise, and half a minute of less.
+            let most = if frame < 300 { 10 } else { 2 };
+            let boxes: Vec<f32> = (0..random.usize(..most)).map(|_| random.f32()).collect();
+            let before = limited.events.len();
+            for play in [&mut limited, &mut free] {
+                play.frame(0, 0.9, &boxes);
+            }
+            assert_eq!(limited.counts, free.counts, "seed {seed}, frame {frame}");
+            let begun = limited.events[before..].iter().filter(|event| event.kind == EventKind::New);
+            news.extend(begun.map(|_| STEP * frame));
+        }
+        for play in [&mut limited, &mut free] {
+            let mut out = Outcome::default();
+            play.scene.clear(EndReason::Shutdown, SystemTime::UNIX_EPOCH, &mut out);
+            play.take(out);
+        }
+        let ids = |play: &Play, kind: EventKind| {
+            let ids = play.events.iter().filter(|event| event.kind == kind).map(|event| event.id.clone());
+            let mut ids: Vec<String> = ids.collect();
+            ids.sort_unstable();
+            ids
+        };
+        let (due, told) = (ids(&free, EventKind::New), ids(&limited, EventKind::New));
+        assert_eq!((free.suppressed, free.notices), (0, 0));
+        assert_eq!(told, ids(&limited, EventKind::End), "each new has its end");
+        assert_eq!(told.len() as u64 + limited.suppressed, due.len() as u64, "seed {seed}");
+        assert_eq!(limited.notices > 0, limited.suppressed > 0);
+        for (first, from) in news.iter().enumerate() {
+            for (last, to) in news.iter().enumerate().skip(first) {
+                let most = (new_hz_max * 10.0).max(1.0) + new_hz_max * (*to - *from).as_secs_f64();
+                assert!(
+                    (last - first + 1) as f64 <= most + 1e-6,
+                    "seed {seed}: {} in {:?}",
+                    last - first + 1,
+                    *to - *from
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_track_that_goes_on_has_its_turn_among_noise() {
+    let mut play = Play::tracking(EventRules { new_hz_max: 0.1, ..all() }, 1);
+    let mut random = fastrand::Rng::with_seed(7);
+    // The bucket's only token goes to the first; then one comes each 10 s.
+    for step in 0..150 {
+        let mut seen = vec![if step < 1 { 0.9 } else { 0.2 }];
+        seen.extend((step > 10).then(|| 0.4 + 0.6 * random.f32()));
+        play.frame(0, 0.9, &seen);
+    }
+    let news: Vec<&Event> = play.events.iter().filter(|event| event.kind == EventKind::New).collect();
+    let ids: Vec<&str> = news.iter().map(|event| event.id.as_str()).collect();
+    assert_eq!(ids, ["gate-abc123-0", "gate-abc123-1"]);
+    assert_eq!((news[1].frame, news[1].start.as_str()), (100, "1970-01-01T00:00:00.100Z"));
+    assert!(play.suppressed > 0 && play.notices == 1, "{} {}", play.suppressed, play.notices);
 }

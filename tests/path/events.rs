@@ -7,7 +7,7 @@ use watchpost::event::{CameraStatus, EndReason, Event, EventKind};
 
 use crate::support::clips::{Clip, clip};
 use crate::support::cores::all_cores;
-use crate::support::daemon::{Daemon, Heard};
+use crate::support::daemon::{Daemon, Heard, witness};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -129,6 +129,28 @@ fn after_kill_9_the_next_start_ends_what_was_open_once() {
     eprintln!("{kills} kills, {} tracks, {restarts} ended by the next start", lives.len());
 }
 
+#[test]
+fn frigates_available_is_offline_after_kill_9_and_after_a_stop() {
+    const AVAILABLE: &str = "frigate/available";
+    let _cores = all_cores();
+    let sections = format!("{}[frigate]\nenabled = true\n{}", witness(), own_prefix("frigate"));
+    let Some(mut daemon) = Daemon::start("", &sections) else { return };
+    let said = |daemon: &mut Daemon, word: &str| {
+        daemon.heard.texts.remove(AVAILABLE);
+        daemon.until(word, LIMIT, |heard| heard.text(AVAILABLE) == word);
+    };
+    // By the publisher, and by the connection that holds the will: then it does.
+    said(&mut daemon, "online");
+    said(&mut daemon, "online");
+    daemon.kill();
+    said(&mut daemon, "offline");
+    daemon.kill_and_restart();
+    said(&mut daemon, "online");
+    said(&mut daemon, "online");
+    daemon.finish();
+    assert_eq!(daemon.heard.text(AVAILABLE), "offline");
+}
+
 /// Each in its own form, from one run: Frigate, CloudEvents in MQTT 5's binary mode, ONVIF, DeepStream, Home Assistant.
 #[test]
 fn other_consumers_are_told_in_their_own_forms() {
@@ -159,9 +181,11 @@ fn other_consumers_are_told_in_their_own_forms() {
     assert_eq!((event.id.as_str(), event.seq), (last.id.as_str(), last.seq), "the event without an envelope");
     assert_eq!(json("cam/walk/deepstream")["sensorId"], "walk");
     assert!(heard.texts.keys().any(|topic| topic.starts_with("onvif-mj/")), "{:?}", heard.texts.keys());
+    let zone = json("onvif-ej/RuleEngine/FieldDetector/ObjectsInside/&walk/right");
+    assert_eq!(zone["Data"], serde_json::json!({"IsInside": false}), "all have left");
     let discovery = json("homeassistant/device/box_walk/config");
     let components = discovery["cmps"].as_object().unwrap();
-    for part in ["count/person", "occupancy/person", "zone/right/count/person", "events"] {
+    for part in ["count/person", "occupancy/person", "zone/right/count/person", "line/middle/in/person", "events"] {
         assert!(components.keys().any(|key| key.contains(part)), "{part}: {:?}", components.keys());
     }
 }

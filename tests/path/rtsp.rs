@@ -1,14 +1,15 @@
 //! RTSP cameras: codecs, transports, clocks, credentials, TLS.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use watchpost::event::{CameraStatus, NoticeKind};
+use watchpost::event::{CameraStatus, EndReason, Event, EventKind, NoticeKind};
 use watchpost::frame::ClockSource;
 
 use crate::support::certificates::certificates;
 use crate::support::clips::{Clip, clip};
-use crate::support::cores::some_cores;
-use crate::support::daemon::{Daemon, camera, undisturbed, witness};
+use crate::support::cores::{all_cores, some_cores};
+use crate::support::daemon::{Daemon, Heard, camera, undisturbed, witness};
 use crate::support::rtsp::RtspServer;
 use crate::support::tap::Tap;
 
@@ -165,6 +166,34 @@ fn a_camera_that_was_away_comes_back() {
     undisturbed(&daemon);
     let numbers: Vec<u64> = daemon.heard.of("gate").iter().map(|(_, m)| m.frame).collect();
     assert!(numbers.is_sorted(), "frame numbers go on over a reconnection");
+}
+
+/// Shorter, mostly, than the second at which health is looked at.
+#[test]
+fn tracks_end_with_their_connection_however_short_the_camera_was_away() {
+    let _cores = all_cores();
+    let Some(walk) = clip(Clip::H264) else { return };
+    let mut server = RtspServer::start(&["--stream", &format!("walk={}", walk.display())]);
+    let cameras = camera("gate", &server.url("walk"), "") + "[events]\nlabels = [\"person\"]\n";
+    let Some(mut daemon) = Daemon::start("", &cameras) else { return };
+    let open = |heard: &Heard| {
+        let of = |kind| heard.events.iter().filter(move |event| event.kind == kind).map(|event| event.id.clone());
+        let ended: BTreeSet<String> = of(EventKind::End).collect();
+        of(EventKind::New).filter(|id| !ended.contains(id)).collect::<BTreeSet<String>>()
+    };
+    for _ in 0..3 {
+        daemon.until("people", LIMIT, |heard| open(heard).len() >= 2);
+        let (before, last) = (open(&daemon.heard), daemon.heard.of("gate").last().unwrap().1.frame);
+        server.command("stop walk");
+        server.command("start walk");
+        daemon.until("their ends", LIMIT, |heard| before.is_disjoint(&open(heard)));
+        let ends = daemon.heard.events.iter().filter(|e| e.kind == EventKind::End && before.contains(&e.id));
+        let ends: Vec<&Event> = ends.collect();
+        // Some frames were on their way.
+        assert!(ends.iter().all(|end| end.frame < last + 20), "{last}: {ends:?}");
+        assert!(ends.iter().any(|end| end.end_reason == Some(EndReason::CameraLost)), "{ends:?}");
+    }
+    daemon.finish();
 }
 
 #[test]

@@ -194,11 +194,18 @@ impl Daemon {
         self.watch.publish_bytes(&format!("watchpost/box/{topic}"), body);
     }
 
-    /// Ends it with SIGKILL, and starts it again as it was: same configuration, same state, same broker.
-    pub fn kill_and_restart(&mut self) {
+    /// Ends it with SIGKILL.
+    pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+        self.stopping = true;
+    }
+
+    /// Ends it with SIGKILL, and starts it again as it was: same configuration, same state, same broker.
+    pub fn kill_and_restart(&mut self) {
+        self.kill();
         self.child = spawn(self.dir.path());
+        self.stopping = false;
     }
 
     /// Listens until `done`.

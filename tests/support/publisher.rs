@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, bounded};
+use serde_json::json;
 use watchpost::config::{Broker, MqttConfig, MqttProtocol, TlsConfig};
-use watchpost::event::{Detections, LatMs, Model, Notice, NoticeKind, Ts};
+use watchpost::event::{Detections, Event, EventKind, LatMs, Model, Notice, NoticeKind, Ts};
 use watchpost::frame::{CameraId, ClockSource};
 use watchpost::metrics::PublishMetrics;
 use watchpost::publish::{self, Identity, Publisher, Request, Running, Wanted};
@@ -52,11 +53,16 @@ pub struct Box {
 
 impl Box {
     pub fn start(config: &MqttConfig, state: &Path) -> Self {
+        Self::telling(Wanted::default(), config, state)
+    }
+
+    /// One that tells other consumers, too.
+    pub fn telling(wanted: Wanted, config: &MqttConfig, state: &Path) -> Self {
         let metrics = PublishMetrics::default();
         let identity = Identity { node: "box".to_owned(), boot: "0123ab".to_owned() };
         let (commands_in, commands) = bounded(16);
         let (publisher, running) =
-            publish::start(Wanted::default(), config, identity, state, metrics.clone(), commands_in).unwrap();
+            publish::start(wanted, config, identity, state, metrics.clone(), commands_in).unwrap();
         Self { publisher, running, metrics, commands }
     }
 
@@ -87,6 +93,19 @@ impl Box {
 
 pub fn gate() -> CameraId {
     CameraId::new("gate")
+}
+
+/// A person of the camera `gate` in the zone `drive`.
+pub fn event(kind: EventKind) -> Event {
+    let inside = json!({
+        "schema": "watchpost.event/1", "node": "box", "camera": "gate", "boot": "0123ab", "seq": 0, "type": kind,
+        "id": "gate-0123ab-7", "frame": 9, "size": [1920, 1080], "label": "person", "class": 0, "score": 0.9,
+        "ts": {"captured": "2026-09-30T10:15:02.417Z", "clock": "rtcp_sr", "err_ms": 1, "published": ""},
+        "model": {"name": "m", "input": [640, 640], "engine": "sha256:00"}, "top_score": 0.9,
+        "box": [0.4, 0.2, 0.5, 0.6], "zones": ["drive"], "entered_zones": ["drive"], "crossings": [],
+        "start": "2026-09-30T10:15:02.017Z", "stationary": false, "replayed": false,
+    });
+    serde_json::from_value(inside).unwrap()
 }
 
 pub fn notice(body: &[u8]) -> Notice {

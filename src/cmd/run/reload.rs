@@ -189,12 +189,11 @@ impl Daemon<'_> {
             self.told.remove(id);
         }
         for camera in plan.rebuilt.iter().chain(&plan.rules) {
-            let lines: Vec<String> = camera.lines.iter().map(|line| line.name.clone()).collect();
             let card = wanted_card(&config, camera);
             if !card.snapshots {
                 self.publisher.forget_snapshot(&camera.id);
             }
-            self.publisher.welcome_camera(&camera.id, card, &lines);
+            self.publisher.welcome_camera(&camera.id, card);
         }
         for id in plan.removed.iter().chain(plan.rebuilt.iter().map(|camera| &camera.id)) {
             self.monitor.forget(id);

@@ -124,9 +124,9 @@ const CHANNELS: &[(&str, &str, Writer, Content, &str)] = &[
     (
         "onvifZone",
         "{base}/{node}/onvif-ej/RuleEngine/FieldDetector/ObjectsInside/&{camera}/{zone}",
-        Spooled,
+        Retained,
         Json("onvif-event"),
-        "With `[onvif]`: who is in a zone.",
+        "With `[onvif]`: who is in a zone, as of the latest change.",
     ),
     ("frigateAvailable", "{frigate}/available", Retained, ONLINE, "With `[frigate]`: whether the box is there."),
     (

@@ -36,13 +36,14 @@ fn messages() -> Vec<(&'static str, Value)> {
         ("cloudevents", body(&cloudevents::structured("c", &end))),
     ];
     messages.extend(deepstream::full("d", &detections).iter().map(|m| ("deepstream-full", body(m))));
-    let mut rules = onvif::Rules::default();
-    let told: Vec<Message> = [&new, &update, &end].iter().flat_map(|event| rules.events("o", event)).collect();
+    let mut told = onvif::rules("o", Some(&new), &update, [&update].into_iter());
+    told.extend(onvif::rules("o", Some(&update), &end, [].into_iter()));
     assert_eq!(told.len(), 3, "a crossing, in and out of a zone");
     messages.extend(told.iter().map(|m| ("onvif-event", body(m))));
     let site = homeassistant::Site { discovery: "h", topics: "w/n", node: "n", version: "1" };
     let labels = ["person".to_owned()];
-    let camera = homeassistant::Camera { id: "gate", labels: &labels, zones: &[], events: true, snapshots: true };
+    let (zones, lines) = (&[], &[]);
+    let camera = homeassistant::Camera { id: "gate", labels: &labels, zones, lines, events: true, snapshots: true };
     messages.push(("homeassistant-device", body(&homeassistant::camera(&site, &camera, None))));
     messages.push(("homeassistant-device", body(&homeassistant::node(&site, None))));
     messages

@@ -49,11 +49,13 @@ pub struct FileEvents {
     pub min_score: f64,
     #[serde(deserialize_with = "units::duration")]
     pub update_every: Duration,
+    pub new_hz_max: f64,
 }
 
 impl Default for FileEvents {
     fn default() -> Self {
-        Self { enabled: true, labels: Vec::new(), min_score: 0.0, update_every: Duration::from_secs(5) }
+        let update_every = Duration::from_secs(5);
+        Self { enabled: true, labels: Vec::new(), min_score: 0.0, update_every, new_hz_max: 5.0 }
     }
 }
 

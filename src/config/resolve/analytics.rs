@@ -71,6 +71,7 @@ impl Resolver<'_> {
         self.labels(&events, "labels", &file.events.labels);
         self.fraction(&events, "min_score", file.events.min_score);
         self.between(&events, "update_every", file.events.update_every, OFTEN);
+        self.rate(&events, "new_hz_max", file.events.new_hz_max);
         self.motion_levels(&root.child("motion"), &file.motion);
         let tracking = self.tracking(&root.child("tracking"), &file.tracking);
         let snapshots = self.snapshots(&root.child("snapshots"), &file.snapshots, state_dir);
@@ -177,6 +178,7 @@ impl Resolver<'_> {
             min_score: min_score.unwrap_or(Some(whole.events.min_score as f32))?,
             zones: wanted,
             update_every: whole.events.update_every,
+            new_hz_max: whole.events.new_hz_max,
         })
         .filter(|_| own.enabled.unwrap_or(whole.events.enabled) && whole.tracking.enabled)
     }

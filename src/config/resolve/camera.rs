@@ -211,7 +211,7 @@ impl Resolver<'_> {
         fits.then_some(file.decode)
     }
 
-    fn rate(&mut self, section: &Section<'_>, key: &str, value: f64) -> Option<f64> {
+    pub(super) fn rate(&mut self, section: &Section<'_>, key: &str, value: f64) -> Option<f64> {
         if value > 0.0 && value <= HZ_MAX {
             return Some(value);
         }

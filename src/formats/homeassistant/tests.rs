@@ -12,7 +12,8 @@ fn gate() -> (Vec<String>, Vec<(String, Vec<String>)>) {
 }
 
 fn said(labels: &[String], zones: &[(String, Vec<String>)], previous: Option<&[u8]>) -> Message {
-    let gate = Camera { id: "front_gate", labels, zones, events: true, snapshots: true };
+    let lines = [("path".to_owned(), vec!["traffic light".to_owned()])];
+    let gate = Camera { id: "front_gate", labels, zones, lines: &lines, events: true, snapshots: true };
     camera(&SITE, &gate, previous)
 }
 
@@ -51,6 +52,8 @@ fn a_camera_is_a_device() {
             "count/traffic_light",
             "enabled",
             "events",
+            "line/path/in/traffic_light",
+            "line/path/out/traffic_light",
             "occupancy/person",
             "occupancy/traffic_light",
             "snapshot",
@@ -83,6 +86,14 @@ fn a_cameras_entities_read_the_topics_of_the_contract() {
             "p": "sensor", "name": "Drive person count", "stat_cla": "measurement", "unit_of_meas": "objects",
             "uniq_id": "watchpost_edge07_front_gate/zone/drive/count/person",
             "stat_t": "watchpost/edge07/cam/front_gate/zone/drive/count/person",
+        })
+    );
+    assert_eq!(
+        cmps["line/path/in/traffic_light"],
+        json!({
+            "p": "sensor", "name": "Path traffic light in", "stat_cla": "total_increasing", "unit_of_meas": "objects",
+            "uniq_id": "watchpost_edge07_front_gate/line/path/in/traffic_light",
+            "stat_t": "watchpost/edge07/cam/front_gate/line/path/in/traffic_light",
         })
     );
     assert_eq!(

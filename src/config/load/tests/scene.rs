@@ -17,6 +17,7 @@ confirm_hits = 5
 labels = ["person", "car"]
 min_score = 0.5
 update_every = "10s"
+new_hz_max = 0.5
 [snapshots]
 folder = "pictures"
 max_bytes = "2GiB"
@@ -111,7 +112,10 @@ fn everything_about_tracks_that_can_be_given_is_taken() {
     assert_eq!(far.filter.rules, [Rule { labels: labels.clone(), min_score: 0.6, area, height, ratio }]);
     assert_eq!(far.filter.ignored.len(), 1);
     let update_every = Duration::from_secs(10);
-    assert_eq!(far.events, Some(EventRules { labels, min_score: 0.5, zones: vec![1], update_every }));
+    assert_eq!(
+        far.events,
+        Some(EventRules { labels, min_score: 0.5, zones: vec![1], update_every, new_hz_max: 0.5 })
+    );
     let motion = far.motion.as_ref().unwrap();
     assert_eq!((motion.threshold, motion.area), (20, 0.01));
     assert!(near.events.is_none() && near.motion.is_none());
@@ -141,8 +145,8 @@ fn labels_are_noted_with_where_they_are_named() {
     let config = Folder::new().parse(&format!("{GOOD}{EVERYTHING}")).unwrap();
     let unknown = unknown_labels(&config.labels, &["person".to_owned()]);
     let found: Vec<(Option<usize>, &str)> = unknown.iter().map(|p| (p.line, p.path.as_str())).collect();
-    let zone = (Some(50), "camera[far].zone[drive].labels");
-    assert_eq!(found, [(Some(17), "events.labels"), zone, (Some(69), "camera[far].ignore[#1].labels")]);
+    let zone = (Some(51), "camera[far].zone[drive].labels");
+    assert_eq!(found, [(Some(17), "events.labels"), zone, (Some(70), "camera[far].ignore[#1].labels")]);
 }
 
 /// What is added after `GOOD` (11 lines; the last section is `camera[yard]`), the line after it on which the problem is, path, and a
@@ -166,6 +170,7 @@ const WRONG: &[(&str, usize, &str, &str)] = &[
     ("[events]\nlabels = \"person\"", 2, "events.labels", "give a list of texts"),
     ("[events]\nmin_score = 2", 2, "events.min_score", "from 0 to 1"),
     ("[events]\nupdate_every = \"0s\"", 2, "events.update_every", "from 100ms to 1h"),
+    ("[events]\nnew_hz_max = 0", 2, "events.new_hz_max", "above 0"),
     ("[event]\nmin_score = 1", 1, "event", "did you mean `events`?"),
     ("[snapshots]\nmax_bytes = \"1kB\"", 2, "snapshots.max_bytes", "from 1MiB to 1TiB"),
     ("[snapshots]\nmax_age = \"1s\"", 2, "snapshots.max_age", "from 1m to 10years"),
