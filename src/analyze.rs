@@ -346,6 +346,9 @@ impl Analysis {
             scene.sift(lane.frame.size, &mut self.found);
             scene.frame(&sight, &self.found, &mut self.outcome);
         }
+        if let Some(gate) = &lane.frame.gate {
+            gate.tell(lane.frame.seq, memory.scene.as_ref().is_some_and(Scene::is_busy));
+        }
         let policy = self.setup.policies.get(&lane.frame.camera);
         if !worth_a_message(policy, memory, &self.found, now) {
             return None;
@@ -491,7 +494,7 @@ mod tests {
     fn lane(now: Instant, boxes: &[(f32, f32)]) -> Lane {
         let captured = Captured { wall: SystemTime::UNIX_EPOCH, clock: ClockSource::RtcpSr, err_ms: 12 };
         let (camera, size, pts_ns) = (CameraId::new("gate"), (1920, 1080), Some(7));
-        let frame = FrameInfo { camera, seq: 9, arrived: now, decoded: now, captured, pts_ns, size };
+        let frame = FrameInfo { camera, seq: 9, arrived: now, decoded: now, captured, pts_ns, size, gate: None };
         let rect = |x: f32| [x, 140.0, x + 64.0, 320.0];
         let boxes = boxes.iter().map(|(x, score)| Candidate { rect: rect(*x), score: *score, class: 0 }).collect();
         let candidates = Candidates { boxes, final_boxes: false, dropped: 0 };

@@ -17,10 +17,10 @@ use watchpost::gpu::head::{GpuBox, HeadPlan};
 use watchpost::gpu::kernels::Kernels;
 use watchpost::gpu::letterbox::{InputFormat, LaneEntry, mask_bits};
 use watchpost::gpu::memory::{DeviceBuffer, Pinned};
-use watchpost::gpu::motion::{CELLS, GRID};
 use watchpost::gpu::stream::{Event, Stream};
 use watchpost::letterbox::Letterbox;
 use watchpost::mask::Span;
+use watchpost::motion::{CELLS, GRID};
 use watchpost::yolo::Candidates;
 
 use support::{Case, assert_same, cases, drawn, input, noise, spans, unlabelled, widen};
