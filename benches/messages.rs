@@ -119,6 +119,7 @@ fn lane(camera: &CameraId, seq: u64) -> Lane {
         captured,
         pts_ns: Some(seq * 40_000_000),
         size,
+        gate: None,
     };
     let one = |n: usize| {
         let (x, y) = ((n % 4) as f32 * 150.0 + 3.3, (n / 4) as f32 * 120.0 + 140.7);

@@ -382,6 +382,9 @@ impl Analysis {
         let rects = || self.found.iter().map(|d| d.rect).collect();
         let asked = thumbnail.filter(|thumbnail| thumbnail.is_asked());
         self.on_demand = asked.map(|thumbnail| OnDemand::new(&lane.frame, thumbnail, rects()));
+        if let Some(gate) = &lane.frame.gate {
+            gate.tell(lane.frame.seq, memory.scene.as_ref().is_some_and(Scene::is_busy), self.on_demand.is_some());
+        }
         let policy = self.setup.policies.get(&lane.frame.camera);
         if !worth_a_message(policy, memory, &self.found, now) {
             return None;

@@ -83,7 +83,7 @@ mod tests {
     const DEADLINE: Duration = Duration::from_millis(40);
 
     fn view(ready: usize, live: bool, weight: u8, since: Instant) -> SlotView {
-        SlotView { ready, depth: 1, since: (ready > 0).then_some(since), live, weight }
+        SlotView { ready, depth: 1, since: (ready > 0).then_some(since), live, weight, unjudged: false }
     }
 
     #[test]

@@ -198,11 +198,13 @@ impl Graph {
     /// The camera's next frame becomes a picture, whatever is in it: an [`Output::OnDemand`].
     pub fn ask_for_picture(&self, camera: &CameraId) {
         self.asked.iter().for_each(|asked| asked.ask(camera));
+        self.cameras.get(camera).iter().for_each(|camera| camera.control.ask_for_picture(true));
     }
 
     /// Nobody waits for that picture any more.
     pub fn forget_picture(&self, camera: &CameraId) {
         self.asked.iter().for_each(|asked| asked.forget(camera));
+        self.cameras.get(camera).iter().for_each(|camera| camera.control.ask_for_picture(false));
     }
 
     /// A camera gives no frames any more: its tracks end for `reason`.

@@ -391,7 +391,8 @@ pub struct CameraState {
     pub frame_age_ms: f64,
 }
 
-/// What became of a camera's frames. `decoded` = `inferred` + `overwritten` + `skipped_fps` + `dropped` + those on their way.
+/// What became of a camera's frames. `decoded` = `inferred` + `overwritten` + `skipped_fps` + `gated` + `dropped` +
+/// those on their way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct FrameCounts {
     /// Left the decoder.
@@ -402,6 +403,8 @@ pub struct FrameCounts {
     pub overwritten: u64,
     /// Skipped by `fps_max`.
     pub skipped_fps: u64,
+    /// Not given to the model: the motion gate saw nothing move.
+    pub gated: u64,
     /// Lost with a failed batch, or left over when the camera or the daemon stopped.
     pub dropped: u64,
 }

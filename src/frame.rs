@@ -11,6 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::mask::RegionMask;
+use crate::motion::Pass;
 
 /// The configured name of a camera: a topic level, so `[A-Za-z0-9_-]` only. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
@@ -83,6 +84,8 @@ pub struct FrameInfo {
     pub pts_ns: Option<u64>,
     /// Width and height of the source, in pixels.
     pub size: (u32, u32),
+    /// The motion gate that it passes; `None`: its camera has none.
+    pub gate: Option<Pass>,
 }
 
 impl FrameInfo {
@@ -264,6 +267,11 @@ impl SystemImage {
 }
 
 impl Frame {
+    /// The motion gate has yet to judge it, once its cells have been read on the device.
+    pub fn is_unjudged(&self) -> bool {
+        self.info.gate.is_some() && !matches!(self.image, Image::System(_))
+    }
+
     /// A frame of one colour that belongs to no stream: the backends' warm-up, benches and tests.
     pub fn solid(camera: &CameraId, size: (u32, u32), now: Instant) -> Self {
         let captured = Captured { wall: SystemTime::UNIX_EPOCH, clock: ClockSource::File, err_ms: 0 };
@@ -276,6 +284,7 @@ impl Frame {
             captured,
             pts_ns: None,
             size,
+            gate: None,
         };
         Self { info, image: Image::System(SystemImage::solid(size.0, size.1, [114, 128, 128])), mask: None }
     }

@@ -1,5 +1,7 @@
 //! The inference loop: slots in, batches out. Decides nothing about pixels, boxes or topics.
 
+mod inlet;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,10 +11,12 @@ use crossbeam::channel::{Receiver, Sender, TryRecvError, never};
 use crate::backend::{Backend, BackendError, Batch, Building, ModelSpec};
 use crate::batch::{Decision, Fairness};
 use crate::event::Model;
-use crate::frame::CameraId;
+use crate::frame::{CameraId, Frame};
 use crate::metrics::{CameraMetrics, Metrics};
 use crate::slot::{Arrivals, SlotReader, SlotView};
 use crate::worker::Heartbeat;
+
+use inlet::Inlet;
 
 /// Longest wait without a look at the heartbeat.
 const TICK: Duration = Duration::from_millis(500);
@@ -89,7 +93,7 @@ impl Inference {
         loop {
             let mut run = Run::new(self, backend, &mut spare);
             let end = run.serve(&mut slots);
-            run.forget_in_flight(&slots);
+            run.forget_in_flight(&mut slots);
             backend = match end {
                 Ok(End::Finished) => return Ok(()),
                 Ok(End::Swap) => self.swap(run.backend),
@@ -151,7 +155,7 @@ enum End {
 struct Slots {
     roster: Receiver<SlotReader>,
     closed: bool,
-    readers: Vec<SlotReader>,
+    inlets: Vec<Inlet>,
     views: Vec<SlotView>,
     counters: HashMap<CameraId, CameraMetrics>,
     fairness: Fairness,
@@ -159,8 +163,8 @@ struct Slots {
 
 impl Slots {
     fn new(roster: Receiver<SlotReader>) -> Self {
-        let (readers, views, counters) = (Vec::new(), Vec::new(), HashMap::new());
-        Self { roster, closed: false, readers, views, counters, fairness: Fairness::default() }
+        let (inlets, views, counters) = (Vec::new(), Vec::new(), HashMap::new());
+        Self { roster, closed: false, inlets, views, counters, fairness: Fairness::default() }
     }
 
     fn update(&mut self) {
@@ -178,28 +182,47 @@ impl Slots {
         }
         self.views.clear();
         let mut ended = Vec::new();
-        for (index, reader) in self.readers.iter().enumerate() {
-            match reader.view() {
+        for (index, inlet) in self.inlets.iter_mut().enumerate() {
+            match inlet.view() {
                 Some(view) => self.views.push(view),
                 None => ended.push(index),
             }
         }
         for index in ended.into_iter().rev() {
-            self.readers.remove(index);
+            self.inlets.remove(index);
             self.fairness.remove(index);
         }
     }
 
     fn add(&mut self, reader: SlotReader) {
         if self.counters.len() >= COUNTERS_MAX {
-            self.counters.retain(|id, _| self.readers.iter().any(|reader| reader.camera() == id));
+            self.counters.retain(|id, _| self.inlets.iter().any(|inlet| inlet.camera() == id));
         }
         self.counters.insert(reader.camera().clone(), reader.metrics().clone());
-        self.readers.push(reader);
+        self.inlets.push(Inlet::new(reader));
     }
 
     fn ended(&self) -> bool {
-        self.closed && self.readers.is_empty()
+        self.closed && self.inlets.is_empty()
+    }
+
+    /// Frames for the motion gate to judge, out of their slots.
+    fn unjudged(&mut self) -> Vec<Frame> {
+        let mut frames = Vec::new();
+        self.inlets.iter_mut().for_each(|inlet| inlet.send(&mut frames));
+        frames
+    }
+
+    fn judge(&mut self, frame: Frame, cells: &[u8]) {
+        if let Some(inlet) = self.inlets.iter_mut().find(|inlet| inlet.awaits(&frame.info.camera)) {
+            inlet.judge(frame, cells);
+        }
+    }
+
+    /// After how many more frames inference is to be woken, where its batch lacks so many: frames that are judged here fill
+    /// no batch before they have been.
+    fn wanted(&self, missing: usize) -> u64 {
+        if self.inlets.iter().any(Inlet::is_judged) { 1 } else { missing as u64 }
     }
 
     fn counters(&self, camera: &CameraId) -> Option<&CameraMetrics> {
@@ -214,6 +237,8 @@ struct Run<'a> {
     model: Arc<Model>,
     /// The cameras of each batch in flight, the oldest first.
     in_flight: VecDeque<Vec<CameraId>>,
+    /// Frames are with the backend for the motion gate.
+    looking: bool,
     /// An empty batch to collect into.
     spare: &'a mut Option<Batch>,
     logged: Option<Instant>,
@@ -222,7 +247,7 @@ struct Run<'a> {
 impl<'a> Run<'a> {
     fn new(inference: &'a Inference, backend: Box<dyn Backend>, spare: &'a mut Option<Batch>) -> Self {
         let model = Arc::new(backend.spec().model());
-        Self { inference, backend, model, in_flight: VecDeque::new(), spare, logged: None }
+        Self { inference, backend, model, in_flight: VecDeque::new(), looking: false, spare, logged: None }
     }
 
     fn serve(&mut self, slots: &mut Slots) -> Result<End, BackendError> {
@@ -232,11 +257,15 @@ impl<'a> Run<'a> {
             if !self.collect(slots)? {
                 return Ok(End::Finished);
             }
+            self.judge(slots)?;
             let came = self.inference.arrivals.count();
             slots.update();
             swap |= self.inference.swaps.try_recv().is_ok();
-            if swap && self.in_flight.is_empty() {
+            if swap && self.in_flight.is_empty() && !self.looking {
                 return Ok(End::Swap);
+            }
+            if !swap {
+                self.look(slots)?;
             }
             // While no batch can be submitted no frame need wake.
             let (mut wait, mut wanted) = (TICK, None);
@@ -249,7 +278,7 @@ impl<'a> Run<'a> {
                     }
                     Decision::WaitUntil(due, missing) => {
                         wait = due.saturating_duration_since(Instant::now());
-                        wanted = Some(came + missing as u64);
+                        wanted = Some(came + slots.wanted(missing));
                     }
                     Decision::Idle if slots.ended() && self.in_flight.is_empty() => return Ok(End::Finished),
                     Decision::Idle => wanted = Some(came + 1),
@@ -267,8 +296,40 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn submit(&mut self, slots: &Slots, chosen: &[usize]) -> Result<(), BackendError> {
-        let frames: Vec<_> = chosen.iter().filter_map(|index| slots.readers[*index].take()).collect();
+    /// Shows the motion gate the frames in device memory that have come meanwhile.
+    fn look(&mut self, slots: &mut Slots) -> Result<(), BackendError> {
+        let frames = if self.looking { Vec::new() } else { slots.unjudged() };
+        if frames.is_empty() {
+            return Ok(());
+        }
+        match self.backend.look(frames) {
+            Ok(()) => self.looking = true,
+            Err(error) => {
+                slots.inlets.iter_mut().for_each(Inlet::lose);
+                self.tolerate(error)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets the motion gate judge what it was shown, once that has been looked at.
+    fn judge(&mut self, slots: &mut Slots) -> Result<(), BackendError> {
+        if !self.looking {
+            return Ok(());
+        }
+        match self.backend.looked(&mut |frame, cells| slots.judge(frame, cells)) {
+            Ok(done) => self.looking = !done,
+            Err(error) => {
+                self.looking = false;
+                slots.inlets.iter_mut().for_each(Inlet::lose);
+                self.tolerate(error)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn submit(&mut self, slots: &mut Slots, chosen: &[usize]) -> Result<(), BackendError> {
+        let frames: Vec<_> = chosen.iter().filter_map(|index| slots.inlets[*index].take()).collect();
         if frames.is_empty() {
             return Ok(());
         }
@@ -343,7 +404,8 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    fn forget_in_flight(&mut self, slots: &Slots) {
+    fn forget_in_flight(&mut self, slots: &mut Slots) {
+        slots.inlets.iter_mut().for_each(Inlet::lose);
         for cameras in self.in_flight.drain(..) {
             count_dropped(slots, &cameras);
         }
@@ -357,142 +419,4 @@ fn count_dropped(slots: &Slots, cameras: &[CameraId]) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::backend::Lane;
-    use crate::frame::Frame;
-    use crate::letterbox::{Fit, Letterbox};
-    use crate::slot::{SlotWriter, Waker, slot};
-    use crate::worker;
-    use crossbeam::channel::bounded;
-
-    /// Finishes each batch at once, with the outcome scripted for it.
-    struct Scripted {
-        spec: ModelSpec,
-        waiting: VecDeque<Vec<Frame>>,
-        script: Arc<std::sync::Mutex<VecDeque<Option<BackendError>>>>,
-        wake: Sender<()>,
-    }
-
-    impl Backend for Scripted {
-        fn spec(&self) -> &ModelSpec {
-            &self.spec
-        }
-
-        fn submit(&mut self, frames: Vec<Frame>) -> Result<(), BackendError> {
-            assert!(self.waiting.len() < self.spec.in_flight && frames.len() <= self.spec.lanes);
-            self.waiting.push_back(frames);
-            let _ = self.wake.try_send(());
-            Ok(())
-        }
-
-        fn try_collect(&mut self, out: &mut Batch) -> Result<bool, BackendError> {
-            let Some(frames) = self.waiting.pop_front() else { return Ok(false) };
-            if let Some(Some(error)) = self.script.lock().expect("not poisoned").pop_front() {
-                return Err(error);
-            }
-            let letterbox = Letterbox::new((8, 8), (8, 8), Fit::Centre);
-            let lane = |f: Frame| Lane {
-                frame: f.info,
-                letterbox,
-                candidates: crate::yolo::Candidates::default(),
-                thumbnail: None,
-            };
-            out.lanes = frames.into_iter().map(lane).collect();
-            Ok(true)
-        }
-    }
-
-    struct Bench {
-        writer: SlotWriter,
-        counters: CameraMetrics,
-        batches: Receiver<Batch>,
-        free: Sender<Batch>,
-        news: Receiver<News>,
-        thread: std::thread::JoinHandle<Result<(), BackendError>>,
-    }
-
-    fn start(lanes: usize, script: Vec<Option<BackendError>>) -> Bench {
-        let (wake, roster, out) = (bounded(1), bounded(4), bounded(64));
-        let (free, news, swaps) = (bounded(4), bounded(4), bounded(1));
-        free.0.send(Batch::new(Instant::now())).expect("room");
-        let script = Arc::new(std::sync::Mutex::new(VecDeque::from(script)));
-        let counters = CameraMetrics::default();
-        let arrivals = Arc::new(Arrivals::default());
-        let waker = Waker::new(wake.0.clone(), Arc::clone(&arrivals));
-        let (writer, reader) = slot(CameraId::new("gate"), counters.clone(), 4, 5, waker);
-        roster.0.send(reader).expect("room");
-        let open: Open = Box::new(move |wake| {
-            let (name, digest, runtime) = ("scripted".to_owned(), String::new(), String::new());
-            let spec = ModelSpec { name, lanes, input: (8, 8), in_flight: 1, digest, runtime };
-            Ok(Box::new(Scripted { spec, waiting: VecDeque::new(), script: Arc::clone(&script), wake }))
-        });
-        let inference = Inference {
-            open,
-            swaps: swaps.1,
-            roster: roster.1,
-            wake,
-            arrivals,
-            out: out.0,
-            free: free.1,
-            deadline: Duration::from_millis(5),
-            metrics: Arc::new(Metrics::default()),
-            heart: Heartbeat::new(Instant::now()),
-            news: news.0,
-        };
-        let thread = worker::spawn("infer-test", move || inference.run());
-        Bench { writer, counters, batches: out.1, free: free.0, news: news.1, thread }
-    }
-
-    fn frame(seq: u64) -> Frame {
-        let mut frame = Frame::solid(&CameraId::new("gate"), (8, 8), Instant::now());
-        frame.info.seq = seq;
-        frame
-    }
-
-    #[test]
-    fn frames_go_through_in_order_and_the_loop_ends_with_its_cameras() {
-        let bench = start(2, Vec::new());
-        let Bench { writer, counters, batches, free, thread, .. } = bench;
-        let feeder = worker::spawn("feed-test", move || (0..50).all(|seq| writer.put_lossless(frame(seq))));
-        let mut seen = Vec::new();
-        while let Ok(mut batch) = batches.recv() {
-            seen.extend(batch.lanes.drain(..).map(|lane| lane.frame.seq));
-            let _ = free.try_send(batch);
-        }
-        assert!(feeder.join().is_ok_and(|all| all) && thread.join().is_ok_and(|end| end.is_ok()));
-        assert_eq!(seen, (0..50).collect::<Vec<_>>());
-        assert_eq!((counters.inferred.get(), counters.dropped.get()), (50, 0));
-    }
-
-    #[test]
-    fn a_dropped_batch_is_counted_and_lived_with() {
-        let bench = start(1, vec![None, Some(BackendError::DropBatch("a bad frame".to_owned())), None]);
-        for seq in 0..3 {
-            assert!(bench.writer.put_lossless(frame(seq)));
-        }
-        for expected in [0, 2] {
-            let batch = bench.batches.recv().expect("a batch");
-            assert_eq!(batch.lanes[0].frame.seq, expected);
-            let _ = bench.free.try_send(batch);
-        }
-        drop(bench.writer);
-        assert!(bench.thread.join().is_ok_and(|end| end.is_ok()));
-        assert_eq!((bench.counters.inferred.get(), bench.counters.dropped.get()), (2, 1));
-    }
-
-    #[test]
-    fn a_failed_backend_is_opened_anew_once_and_then_ends_the_loop() {
-        let lost = || Some(BackendError::Reopen("the device is gone".to_owned()));
-        let bench = start(1, vec![lost(), None, lost()]);
-        assert!(bench.writer.put_lossless(frame(0)));
-        assert!(matches!(bench.news.recv(), Ok(News::Opened(_))));
-        assert!(matches!(bench.news.recv(), Ok(News::Failed(text)) if text.contains("gone")));
-        assert!(matches!(bench.news.recv(), Ok(News::Opened(_))));
-        assert!(bench.writer.put_lossless(frame(1)));
-        let _ = bench.free.try_send(bench.batches.recv().expect("a batch"));
-        assert!(bench.writer.put_lossless(frame(2)));
-        assert!(bench.thread.join().is_ok_and(|end| matches!(end, Err(BackendError::Reopen(_)))));
-        assert_eq!((bench.counters.inferred.get(), bench.counters.dropped.get()), (1, 2));
-    }
-}
+mod tests;

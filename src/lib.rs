@@ -3,7 +3,7 @@
 //! The code is the data path. Read it in this order:
 //!
 //! 1. [`camera`] decodes a stream into [`frame`]s,
-//! 2. a [`slot`] holds the newest one,
+//! 2. a [`slot`] holds the newest one; where nothing moves, the [`motion`] gate leaves it out,
 //! 3. [`batch`] decides which of them go together,
 //! 4. a [`backend`] runs the [`engine`] over them (driven by [`infer`]; geometry in [`letterbox`] and [`mask`];
 //!    NVIDIA's libraries behind [`gpu`]),
@@ -30,6 +30,7 @@ pub mod gpu;
 pub mod infer;
 pub mod letterbox;
 pub mod mask;
+pub mod motion;
 pub mod publish;
 pub mod slot;
 pub mod snapshot;

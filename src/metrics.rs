@@ -155,6 +155,8 @@ pub struct CameraMetrics {
     pub overwritten: Counter,
     /// Frames skipped by `fps_max`.
     pub skipped_fps: Counter,
+    /// Frames in which the motion gate saw nothing move.
+    pub gated: Counter,
     /// Frames lost with a failed batch or left over at a stop.
     pub dropped: Counter,
     /// Attempts to connect after the first.
@@ -177,6 +179,7 @@ impl CameraMetrics {
             inferred: self.inferred.get(),
             overwritten: self.overwritten.get(),
             skipped_fps: self.skipped_fps.get(),
+            gated: self.gated.get(),
             dropped: self.dropped.get(),
         }
     }
@@ -259,6 +262,7 @@ pub struct Metrics {
     inferred: Family<CameraLabel, Counter>,
     overwritten: Family<CameraLabel, Counter>,
     skipped_fps: Family<CameraLabel, Counter>,
+    gated: Family<CameraLabel, Counter>,
     dropped: Family<CameraLabel, Counter>,
     reconnects: Family<CameraLabel, Counter>,
     events_suppressed: Family<CameraLabel, Counter>,
@@ -291,6 +295,7 @@ impl Default for Metrics {
             inferred: Family::default(),
             overwritten: Family::default(),
             skipped_fps: Family::default(),
+            gated: Family::default(),
             dropped: Family::default(),
             reconnects: Family::default(),
             events_suppressed: Family::default(),
@@ -323,6 +328,7 @@ impl Metrics {
             inferred: self.inferred.get_or_create(&label).clone(),
             overwritten: self.overwritten.get_or_create(&label).clone(),
             skipped_fps: self.skipped_fps.get_or_create(&label).clone(),
+            gated: self.gated.get_or_create(&label).clone(),
             dropped: self.dropped.get_or_create(&label).clone(),
             reconnects: self.reconnects.get_or_create(&label).clone(),
             events_suppressed: self.events_suppressed.get_or_create(&label).clone(),
@@ -339,6 +345,7 @@ impl Metrics {
         self.inferred.remove(&label);
         self.overwritten.remove(&label);
         self.skipped_fps.remove(&label);
+        self.gated.remove(&label);
         self.dropped.remove(&label);
         self.reconnects.remove(&label);
         self.events_suppressed.remove(&label);
@@ -365,6 +372,7 @@ impl Metrics {
             self.overwritten.clone(),
         );
         r.register("frames_skipped_fps", "Frames skipped by fps_max", self.skipped_fps.clone());
+        r.register("frames_gated", "Frames not given to the model: nothing moves", self.gated.clone());
         r.register("frames_dropped", "Frames lost with a failed batch or at a stop", self.dropped.clone());
         r.register("camera_reconnects", "Attempts to connect after the first", self.reconnects.clone());
         let suppressed = self.events_suppressed.clone();

@@ -91,6 +91,7 @@ struct Shared {
     /// Share under overload, 1..=10.
     weight: u8,
     live: AtomicBool,
+    resting: AtomicBool,
     state: Mutex<State>,
     taken: Condvar,
 }
@@ -136,6 +137,7 @@ pub fn slot(
         depth,
         weight,
         live: AtomicBool::new(false),
+        resting: AtomicBool::new(false),
         state: Mutex::new(state),
         taken: Condvar::new(),
     });
@@ -190,6 +192,13 @@ impl SlotWriter {
         self.shared.live.store(live, Ordering::Relaxed);
         self.waker.wake();
     }
+
+    /// Whether the motion gate is shut: batches do not wait for a camera in front of which nothing moves.
+    pub fn set_resting(&self, resting: bool) {
+        if self.shared.resting.swap(resting, Ordering::Relaxed) != resting && resting {
+            self.waker.wake();
+        }
+    }
 }
 
 impl Drop for SlotWriter {
@@ -208,10 +217,12 @@ pub struct SlotView {
     pub depth: usize,
     /// Arrival of the oldest of them in the slot, by when it left the decoder.
     pub since: Option<Instant>,
-    /// The camera delivers frames.
+    /// The camera delivers frames, and its motion gate is not shut.
     pub live: bool,
     /// Share under overload, 1..=10.
     pub weight: u8,
+    /// Its frames are still to be judged by the motion gate ([`Frame::is_unjudged`]).
+    pub unjudged: bool,
 }
 
 impl SlotReader {
@@ -232,8 +243,9 @@ impl SlotReader {
             ready: state.frames.len(),
             depth: self.shared.depth,
             since: state.frames.front().map(|f| f.info.decoded),
-            live: self.shared.live.load(Ordering::Relaxed),
+            live: self.shared.live.load(Ordering::Relaxed) && !self.shared.resting.load(Ordering::Relaxed),
             weight: self.shared.weight,
+            unjudged: state.frames.front().is_some_and(Frame::is_unjudged),
         })
     }
 
@@ -242,6 +254,30 @@ impl SlotReader {
         let frame = self.shared.lock().frames.pop_front();
         self.shared.taken.notify_one();
         frame
+    }
+
+    /// Takes the oldest frame, if the motion gate has yet to judge it.
+    pub fn take_unjudged(&self) -> Option<Frame> {
+        let mut state = self.shared.lock();
+        let frame = if state.frames.front()?.is_unjudged() { state.frames.pop_front() } else { None };
+        drop(state);
+        self.shared.taken.notify_one();
+        frame
+    }
+
+    /// As [`SlotWriter::set_resting`], where frames are judged at this end.
+    pub fn set_resting(&self, resting: bool) {
+        self.shared.resting.store(resting, Ordering::Relaxed);
+    }
+
+    /// Frames that it holds: 1 for a live camera, a batch for a lossless file.
+    pub fn depth(&self) -> usize {
+        self.shared.depth
+    }
+
+    /// Its share under overload, 1..=10.
+    pub fn weight(&self) -> u8 {
+        self.shared.weight
     }
 
     /// The writer is gone and nothing is left.
@@ -301,6 +337,20 @@ mod tests {
         assert_eq!(arrivals.count(), 3);
         drop(slots);
         assert!(woken.try_recv().is_ok(), "the end is always told");
+    }
+
+    #[test]
+    fn a_camera_that_rests_is_not_waited_for_and_says_so_once() {
+        let (wake, woken) = bounded(1);
+        let (writer, reader) = slot(CameraId::new("gate"), CameraMetrics::default(), 1, 5, wake);
+        writer.set_live(true);
+        assert!(woken.try_recv().is_ok());
+        for (resting, wakes, live) in
+            [(false, false, true), (true, true, false), (true, false, false), (false, false, true)]
+        {
+            writer.set_resting(resting);
+            assert_eq!((woken.try_recv().is_ok(), reader.view().unwrap().live), (wakes, live));
+        }
     }
 
     #[test]

@@ -18,11 +18,11 @@ use watchpost::gpu::head::{GpuBox, HeadPlan};
 use watchpost::gpu::kernels::Kernels;
 use watchpost::gpu::letterbox::{InputFormat, LaneEntry, mask_bits};
 use watchpost::gpu::memory::{DeviceBuffer, Pinned};
-use watchpost::gpu::motion::{CELLS, GRID};
 use watchpost::gpu::stream::{Event, Stream};
 use watchpost::gpu::thumbnail::{Room, Wanted};
 use watchpost::letterbox::Letterbox;
 use watchpost::mask::Span;
+use watchpost::motion::{CELLS, GRID};
 use watchpost::thumbnail::{self, Shrink};
 use watchpost::yolo::Candidates;
 

@@ -16,8 +16,14 @@ use watchpost::camera::{self, Camera};
 use watchpost::config::{CameraConfig, Decode, DetectionsMode, Pace, Source};
 use watchpost::event::CameraStatus;
 use watchpost::frame::{CameraId, CudaImage, Frame, GpuShare, Image, PixelFormat, SystemImage};
+use watchpost::gpu::device::Device;
+use watchpost::gpu::kernels::Kernels;
+use watchpost::gpu::letterbox::LaneEntry;
+use watchpost::gpu::motion::Looks;
 use watchpost::health::Board;
+use watchpost::letterbox::{Fit, Letterbox};
 use watchpost::metrics::CameraMetrics;
+use watchpost::motion::{CELLS, GRID};
 use watchpost::slot::{self, SlotReader};
 use watchpost::track::filter::Filter;
 
@@ -229,6 +235,52 @@ fn gpu_frames_are_bit_equal_to_software_decode() {
         }
         assert!(compared > 0);
         eprintln!("{decode:?}: {compared} frames bit-equal to software decode");
+        software.stop();
+        gpu.stop();
+    }
+}
+
+/// Mean luma of each cell, of all its pixels.
+fn cells(image: &SystemImage) -> Vec<u8> {
+    let (luma, stride) = (image.planes.plane(0), image.strides[0]);
+    let range = |at: usize, cells: usize, length: u32| {
+        let from = at * length as usize / cells;
+        from..((at + 1) * length as usize / cells).max(from + 1)
+    };
+    let mean = |cell: usize| {
+        let columns = range(cell % GRID.0, GRID.0, image.width);
+        let rows = range(cell / GRID.0, GRID.1, image.height);
+        let pixels = columns.len() * rows.len();
+        let sum: usize =
+            rows.flat_map(|y| &luma[y * stride..][columns.clone()]).map(|luma| usize::from(*luma)).sum();
+        ((sum + pixels / 2) / pixels) as u8
+    };
+    (0..CELLS).map(mean).collect()
+}
+
+#[test]
+fn the_motion_gate_sees_on_the_gpu_what_was_decoded() {
+    let Some(host) = host() else { return };
+    let device = Device::open(0).unwrap();
+    let kernels = Kernels::load(&device, None).unwrap();
+    let mut looks = Looks::new(&device, 1).unwrap();
+    for decode in decoders() {
+        let software = Rig::start(host, "software", Decode::Software, Pace::Fast);
+        let gpu = Rig::start(host, "gpu", decode, Pace::Fast);
+        for number in 0..25 {
+            let (here, there) = (software.frame(), gpu.frame());
+            let (Image::System(of_host), of_gpu) = (&here.image, on_device(&there)) else {
+                panic!("software decode not in host memory")
+            };
+            let letterbox = Letterbox::new(there.info.size, (64, 64), Fit::Centre);
+            let CudaImage { planes, strides, format, colour, .. } = *of_gpu;
+            let entry = LaneEntry::new(planes, strides, format, colour, &letterbox, 0);
+            let (done, told) = bounded(1);
+            looks.launch(&kernels, &[entry], Box::new(move || done.send(()).unwrap())).unwrap();
+            told.recv_timeout(PATIENCE).unwrap();
+            assert!(looks.is_done().unwrap());
+            assert_eq!(looks.cells(0), cells(of_host), "{decode:?}: frame {number}");
+        }
         software.stop();
         gpu.stop();
     }

@@ -54,6 +54,7 @@ fn frame(seq: u64) -> Frame {
         pts_ns: None,
         size: (1920, 1080),
         connection: 0,
+        gate: None,
     };
     Frame { info, image: Image::System(SystemImage::solid(1920, 1080, [90, 128, 128])), mask: None }
 }

@@ -97,6 +97,7 @@ const TABLE: &[Row] = &[
             "batch",
             "letterbox",
             "mask",
+            "motion",
             "health",
             "publish::window",
             "snapshot::best",

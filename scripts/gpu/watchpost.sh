@@ -52,7 +52,8 @@ engine_batch() {
     case $1 in yolov8n-*) echo 16 ;; *) echo 1 ;; esac
 }
 
-# config ENGINE CLIP STREAMS PACE FILE: a configuration in FILE, with a folder for its state beside it.
+# config ENGINE CLIP STREAMS PACE FILE: a configuration in FILE, with a folder for its state beside it. CONFIG_LINES: more
+# sections, such as [motion].
 config() {
     local engine=$1 clip=$2 streams=$3 pace=$4 file=$5 n decoders
     read -r -a decoders <<<"${DECODE:-cuda}"
@@ -78,6 +79,7 @@ enabled = ${EVENTS:-true}
 listen = "127.0.0.1:$HTTP_PORT"
 [snapshots]
 enabled = ${SNAPSHOTS:-true}
+${CONFIG_LINES:-}
 TOML
         for ((n = 0; n < streams; n++)); do
             cat <<TOML

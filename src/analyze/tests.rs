@@ -23,7 +23,8 @@ fn lane(now: Instant, boxes: &[(f32, f32)]) -> Lane {
     let captured = Captured { wall: SystemTime::UNIX_EPOCH, clock: ClockSource::RtcpSr, err_ms: 12 };
     let (camera, size, pts_ns) = (CameraId::new("gate"), (1920, 1080), Some(7));
     let (seq, connection) = (9, 0);
-    let frame = FrameInfo { camera, seq, connection, arrived: now, decoded: now, captured, pts_ns, size };
+    let frame =
+        FrameInfo { camera, seq, connection, arrived: now, decoded: now, captured, pts_ns, size, gate: None };
     let rect = |x: f32| [x, 140.0, x + 64.0, 320.0];
     let boxes = boxes.iter().map(|(x, score)| Candidate { rect: rect(*x), score: *score, class: 0 }).collect();
     let candidates = Candidates { boxes, final_boxes: false, dropped: 0 };

@@ -113,6 +113,9 @@ pub enum BackendError {
     Reopen(String),
 }
 
+/// Frames that are looked at together for the motion gate, at most.
+pub const LOOK_MAX: usize = 64;
+
 /// Runs an engine over batches of frames.
 ///
 /// Opened, used and dropped on the inference thread. `open` functions get a `wake` sender: a finished batch sends
@@ -136,6 +139,28 @@ pub trait Backend {
     ///
     /// What became of the oldest batch; it is no longer in flight then.
     fn try_collect(&mut self, out: &mut Batch) -> Result<bool, BackendError>;
+
+    /// Starts to read the cells ([`crate::motion`]) of frames in the device's memory, beside the batches. Takes the frames
+    /// by value, 1 to [`LOOK_MAX`], and is not called again before they have come back; wakes like a finished batch.
+    ///
+    /// # Errors
+    ///
+    /// [`BackendError::DropBatch`] where a frame cannot be read, [`BackendError::Reopen`] where the device is gone.
+    fn look(&mut self, frames: Vec<Frame>) -> Result<(), BackendError> {
+        let memory = frames.first().map_or("", |frame| frame.image.memory());
+        Err(BackendError::DropBatch(format!(
+            "frames in {memory} are not for this backend: set decode = \"software\""
+        )))
+    }
+
+    /// Gives each frame back with its [`crate::motion::CELLS`] cells, once all have been read; false before. Never blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`BackendError::Reopen`] where the device is gone, and with it the frames.
+    fn looked(&mut self, _back: &mut dyn FnMut(Frame, &[u8])) -> Result<bool, BackendError> {
+        Ok(true)
+    }
 
     /// From now on lanes in which something is found, or that were asked for, come with thumbnails, as these say. A backend that cannot write them
     /// leaves them out.

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam::channel::Sender;
 
-use super::{Backend, BackendError, Batch, Lane, ModelSpec, Progress};
+use super::{Backend, BackendError, Batch, LOOK_MAX, Lane, ModelSpec, Progress};
 use crate::config::{EngineConfig, TensorrtConfig};
 use crate::engine::Manifest;
 use crate::frame::{Colour, Frame, GpuShare};
@@ -23,6 +23,7 @@ use crate::gpu::device::Device;
 use crate::gpu::error::GpuError;
 use crate::gpu::lanes::{LaneInput, Lanes, Plan};
 use crate::gpu::mask::MaskCache;
+use crate::gpu::motion::Looks;
 use crate::gpu::trt::Library;
 use crate::letterbox::{Fit, Letterbox};
 use crate::mask::RegionMask;
@@ -147,6 +148,10 @@ pub struct TensorRt {
     in_flight: usize,
     masks: MaskCache,
     thumbnails: Option<Thumbnails>,
+    plan: Arc<Plan>,
+    /// Made for the first camera with a motion gate. Dropped before the frames, which it waits for.
+    looks: Option<Looks>,
+    looked_at: Vec<Frame>,
     wake: Sender<()>,
 }
 
@@ -179,7 +184,19 @@ impl TensorRt {
             in_flight: 0,
             masks: MaskCache::new(&settings.device)?,
             thumbnails: None,
+            plan,
+            looks: None,
+            looked_at: Vec::new(),
             wake,
+        })
+    }
+
+    /// Wakes the loop, from a thread of the driver.
+    fn woken(&self) -> Box<dyn FnOnce() + Send> {
+        let wake = self.wake.clone();
+        Box::new(move || {
+            // Full means awake already.
+            let _ = wake.try_send(());
         })
     }
 }
@@ -230,7 +247,7 @@ impl Backend for TensorRt {
         if self.in_flight == self.seats.len() {
             return Err(BackendError::DropBatch("every context is busy".to_owned()));
         }
-        let submitted = Instant::now();
+        let (submitted, woken) = (Instant::now(), self.woken());
         let at = (self.oldest + self.in_flight) % self.seats.len();
         let seat = &mut self.seats[at];
         let fit = |frame: &Frame| Letterbox::new(frame.info.size, self.spec.input, self.fit);
@@ -248,11 +265,6 @@ impl Backend for TensorRt {
             let thumbnail = seat.due.iter().any(|due| due.lane == lane);
             inputs.push(LaneInput { image: &frame.image, letterbox: *letterbox, mask, thumbnail });
         }
-        let wake = self.wake.clone();
-        let woken = Box::new(move || {
-            // Full means awake already.
-            let _ = wake.try_send(());
-        });
         seat.lanes.launch(&inputs, woken).map_err(of_frame)?;
         drop(inputs);
         seat.frames = frames;
@@ -276,6 +288,35 @@ impl Backend for TensorRt {
         seat.collect(self.candidates_max, out)?;
         if let Some(thumbnails) = &mut self.thumbnails {
             super::keep_what_shows_something(thumbnails, &mut out.lanes);
+        }
+        Ok(true)
+    }
+
+    fn look(&mut self, frames: Vec<Frame>) -> Result<(), BackendError> {
+        let mut entries = Vec::with_capacity(frames.len());
+        for frame in &frames {
+            let letterbox = Letterbox::new(frame.info.size, self.spec.input, self.fit);
+            let input = LaneInput { image: &frame.image, letterbox, mask: 0, thumbnail: false };
+            let there = || GpuError::Config("a frame in host memory was to be looked at on the GPU".to_owned());
+            entries.push(self.plan.entry(&input).and_then(|entry| entry.ok_or_else(there)).map_err(of_frame)?);
+        }
+        let woken = self.woken();
+        let looks = match &mut self.looks {
+            Some(looks) => looks,
+            None => self.looks.insert(Looks::new(&self.plan.device, LOOK_MAX)?),
+        };
+        looks.launch(&self.plan.kernels, &entries, woken).map_err(of_frame)?;
+        self.looked_at = frames;
+        Ok(())
+    }
+
+    fn looked(&mut self, back: &mut dyn FnMut(Frame, &[u8])) -> Result<bool, BackendError> {
+        let Some(looks) = &self.looks else { return Ok(true) };
+        if !looks.is_done()? {
+            return Ok(false);
+        }
+        for (at, frame) in self.looked_at.drain(..).enumerate() {
+            back(frame, looks.cells(at));
         }
         Ok(true)
     }

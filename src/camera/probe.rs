@@ -110,6 +110,7 @@ fn frame(sample: &gst::Sample) -> Result<Frame, CameraError> {
         captured: Captured { wall, clock: ClockSource::File, err_ms: 0 },
         pts_ns: buffer.pts().map(gst::ClockTime::nseconds),
         size: (info.width(), info.height()),
+        gate: None,
     };
     Ok(Frame { info: info_of_frame, image: memory::image(buffer, caps, &info)?, mask: None })
 }

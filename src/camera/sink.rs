@@ -16,8 +16,9 @@ use super::decode;
 use super::memory::{self, Memory};
 use super::pipeline::{CameraError, Pipeline};
 use crate::config::{CameraConfig, Pace, Source};
-use crate::frame::{ClockSource, Frame, FrameInfo};
+use crate::frame::{ClockSource, Frame, FrameInfo, Image};
 use crate::metrics::CameraMetrics;
+use crate::motion::{Gate, Pass};
 use crate::rate::RateLimit;
 use crate::slot::SlotWriter;
 
@@ -26,6 +27,7 @@ pub struct Intake {
     config: CameraConfig,
     slot: SlotWriter,
     metrics: CameraMetrics,
+    gate: Option<Arc<Gate>>,
     boot: Mutex<BootState>,
     origin: Instant,
     last_frame_ms: AtomicU64,
@@ -108,12 +110,19 @@ impl Connection {
 
 impl Intake {
     /// For one camera, over all its connections. Frames are numbered on from those of a camera of this name before it.
-    pub fn new(config: CameraConfig, slot: SlotWriter, metrics: CameraMetrics, now: Instant) -> Self {
+    pub fn new(
+        config: CameraConfig,
+        gate: Option<Arc<Gate>>,
+        slot: SlotWriter,
+        metrics: CameraMetrics,
+        now: Instant,
+    ) -> Self {
         let boot = BootState { next_seq: metrics.decoded.get(), ..BootState::default() };
         Self {
             config,
             slot,
             metrics,
+            gate,
             boot: Mutex::new(boot),
             origin: now,
             last_frame_ms: AtomicU64::new(0),
@@ -163,7 +172,7 @@ impl Intake {
         matches!(self.config.source, Source::File { pace: Pace::Fast, .. })
     }
 
-    /// Counts a decoded frame and makes it ours, unless `fps_max` skips it.
+    /// Counts a decoded frame and makes it ours, unless `fps_max` skips it or the motion gate leaves it out.
     fn accept(
         &self,
         connection: &Connection,
@@ -205,9 +214,22 @@ impl Intake {
         let image = memory::image(buffer, caps, &video).inspect_err(|_| {
             self.metrics.dropped.inc();
         })?;
-        let camera = self.config.id.clone();
-        let info = FrameInfo { camera, seq, connection: number, arrived, decoded: now, captured, pts_ns, size };
+        if !self.passes_gate(seq, at, &image) {
+            self.metrics.gated.inc();
+            return Ok(None);
+        }
+        let gate = self.gate.clone().map(|gate| Pass::new(gate, at));
+        let (camera, connection, decoded) = (self.config.id.clone(), number, now);
+        let info = FrameInfo { camera, seq, connection, arrived, decoded, captured, pts_ns, size, gate };
         Ok(Some(Frame { info, image, mask: self.config.mask.clone() }))
+    }
+
+    /// Frames in device memory are judged by inference.
+    fn passes_gate(&self, seq: u64, at: Instant, image: &Image) -> bool {
+        let (Some(gate), Image::System(image)) = (&self.gate, image) else { return true };
+        let passes = gate.judge_image(seq, at, image);
+        self.slot.set_resting(!passes);
+        passes
     }
 
     /// When the frame arrived, on both clocks. Streams: by the probe before the decoder. Devices and paced files:
@@ -250,6 +272,7 @@ pub struct Feeder {
 
 /// Connects a pipeline that is not yet started to its slot. A file read as fast as possible needs a [`feeder`] too.
 pub fn attach(intake: &Arc<Intake>, connection: &Arc<Connection>, parts: &Pipeline) {
+    intake.gate.iter().for_each(|gate| gate.reset());
     offer_video_meta(&parts.frames, parts.memory);
     if matches!(intake.config.source, Source::Rtsp(_)) {
         watch_arrivals(connection, &parts.source);

@@ -16,6 +16,7 @@ use crate::event::CameraStatus;
 use crate::frame::CameraId;
 use crate::health::{Board, CameraReport};
 use crate::metrics::CameraMetrics;
+use crate::motion::Gate;
 use crate::slot::SlotWriter;
 use crate::worker::{self, Backoff};
 
@@ -39,6 +40,7 @@ const CALL_LIMIT: Duration = Duration::from_secs(5);
 pub struct Control {
     enabled: Arc<AtomicBool>,
     nudge: Sender<()>,
+    gate: Option<Arc<Gate>>,
 }
 
 impl Control {
@@ -47,6 +49,11 @@ impl Control {
         self.enabled.store(on, Ordering::Relaxed);
         // Full means that the thread is about to look.
         let _ = self.nudge.try_send(());
+    }
+
+    /// Whether somebody waits for a picture: no frame is too still for that.
+    pub fn ask_for_picture(&self, waits: bool) {
+        self.gate.iter().for_each(|gate| gate.ask(waits));
     }
 
     /// The newest order.
@@ -71,9 +78,10 @@ pub fn start(config: CameraConfig, slot: SlotWriter, metrics: CameraMetrics, boa
     let id = config.id.clone();
     let name = format!("cam-{id}");
     let enabled = Arc::new(AtomicBool::new(config.enabled));
-    let control = Control { enabled: Arc::clone(&enabled), nudge };
+    let gate = config.motion.as_ref().map(|motion| Arc::new(Gate::new(motion, config.mask.as_deref())));
+    let control = Control { enabled: Arc::clone(&enabled), nudge, gate: gate.clone() };
     let thread = worker::spawn(&name, move || {
-        let intake = Arc::new(Intake::new(config, slot, metrics, Instant::now()));
+        let intake = Arc::new(Intake::new(config, gate, slot, metrics, Instant::now()));
         Life { intake, board, orders, enabled, since: None, held: None, seeks: true }.run();
     });
     Camera { id, control, thread }

@@ -68,6 +68,7 @@ struct Accounts {
     inferred: u64,
     overwritten: u64,
     skipped_fps: u64,
+    gated: u64,
     dropped: u64,
 }
 
@@ -113,7 +114,7 @@ pub fn run(args: &BenchArgs, console: &Console) -> Result<(), Failure> {
     super::start_gstreamer()?;
     let slice = Duration::from_secs(args.seconds) / ROUNDS as u32;
     let settings = Settings::new(&config, &manifest)?;
-    super::share_gpu(&settings);
+    super::share_gpu(&settings, &config);
     let on_gpu = settings.gpu_share().is_some();
     let turns = if on_gpu { 4 } else { 3 };
     let mut progress = Progress::new(console, "measurements", ROUNDS * turns, Instant::now());
@@ -289,6 +290,7 @@ impl EndToEnd {
             frames.inferred += counts.inferred;
             frames.overwritten += counts.overwritten;
             frames.skipped_fps += counts.skipped_fps;
+            frames.gated += counts.gated;
             frames.dropped += counts.dropped;
         }
         let messages = self.messages.load(Ordering::Relaxed).max(1);
@@ -357,8 +359,8 @@ fn print(f: &Figures) {
     );
     let a = &f.frames;
     println!(
-        "frames: {} decoded = {} inferred + {} overwritten + {} skipped + {} dropped",
-        a.decoded, a.inferred, a.overwritten, a.skipped_fps, a.dropped
+        "frames: {} decoded = {} inferred + {} overwritten + {} skipped + {} gated + {} dropped",
+        a.decoded, a.inferred, a.overwritten, a.skipped_fps, a.gated, a.dropped
     );
     println!("{:<12} {:>8} {:>8} {:>8}", "ms", "p50", "p95", "p99");
     for stage in &f.stages {

@@ -86,8 +86,12 @@ fn start_gstreamer() -> Result<(), Failure> {
 }
 
 /// Cameras decode into the memory of the GPU where the backend reads it there.
-fn share_gpu(settings: &Settings) {
-    if let Some(share) = settings.gpu_share() {
+fn share_gpu(settings: &Settings, config: &Config) {
+    if let Some(mut share) = settings.gpu_share() {
+        if config.cameras.iter().any(|camera| camera.motion.is_some()) {
+            // On their way past the motion gate: one that is looked at, and one that waits for its batch.
+            share.frames += 2;
+        }
         camera::use_gpu(share);
     }
 }

@@ -52,7 +52,7 @@ pub fn run(path: &Path, console: &Console) -> Result<(), Failure> {
     super::start_gstreamer()?;
     let settings = Settings::new(&config, &manifest)?;
     settings.look()?;
-    super::share_gpu(&settings);
+    super::share_gpu(&settings, &config);
     let signals = signal::listen().map_err(|e| Failure::new(Code::Internal, format!("signals: {e}")))?;
     let around =
         Surroundings { boot: super::boot(), metrics: Arc::new(Metrics::default()), board: Board::default() };

@@ -17,7 +17,7 @@ use super::stream::{Event, Graph, Stream};
 use super::surface::SurfaceMap;
 use super::thumbnail::{self, Wanted};
 use super::trt::{Context, Engine};
-use crate::frame::{Image, NvmmImage, PixelFormat, SystemImage};
+use crate::frame::{Image, PixelFormat, SystemImage};
 use crate::letterbox::Letterbox;
 use crate::yolo::Candidates;
 
@@ -49,8 +49,22 @@ pub struct Plan {
 }
 
 impl Plan {
-    fn map_surface(&self, image: &NvmmImage) -> Result<([u64; 3], [usize; 3]), GpuError> {
-        self.surfaces.lock().unwrap_or_else(PoisonError::into_inner).planes(image)
+    /// A frame in device memory as a lane; `None`: it lies in the host's.
+    ///
+    /// # Errors
+    ///
+    /// [`GpuError::Config`] where it cannot be mapped.
+    pub fn entry(&self, frame: &LaneInput<'_>) -> Result<Option<LaneEntry>, GpuError> {
+        let (planes, strides, format, colour) = match frame.image {
+            Image::Cuda(image) => (image.planes, image.strides, image.format, image.colour),
+            Image::System(_) => return Ok(None),
+            Image::Nvmm(image) => {
+                let mut surfaces = self.surfaces.lock().unwrap_or_else(PoisonError::into_inner);
+                let (planes, strides) = surfaces.planes(image)?;
+                (planes, strides, PixelFormat::Nv12, image.colour)
+            }
+        };
+        Ok(Some(LaneEntry::new(planes, strides, format, colour, &frame.letterbox, frame.mask)))
     }
 }
 
@@ -273,15 +287,12 @@ impl Lanes {
     }
 
     fn entry(&mut self, lane: usize, frame: &LaneInput<'_>) -> Result<LaneEntry, GpuError> {
-        let (planes, strides, format, colour) = match frame.image {
-            Image::Cuda(image) => (image.planes, image.strides, image.format, image.colour),
-            Image::System(image) => (self.upload(lane, image)?, image.strides, image.format, image.colour),
-            Image::Nvmm(image) => {
-                let (planes, strides) = self.plan.map_surface(image)?;
-                (planes, strides, PixelFormat::Nv12, image.colour)
-            }
-        };
-        Ok(LaneEntry::new(planes, strides, format, colour, &frame.letterbox, frame.mask))
+        if let Some(entry) = self.plan.entry(frame)? {
+            return Ok(entry);
+        }
+        let Image::System(image) = frame.image else { return Ok(LaneEntry::unused()) };
+        let planes = self.upload(lane, image)?;
+        Ok(LaneEntry::new(planes, image.strides, image.format, image.colour, &frame.letterbox, frame.mask))
     }
 
     /// Copies a frame of host memory into pinned memory and starts its way to the device.

@@ -1,15 +1,13 @@
-//! The motion gate's look at a frame: mean luma on a coarse grid, and how far two looks differ.
+//! The motion gate's look at frames in device memory: their cells ([`crate::motion`]), read beside the batches.
 
+use super::device::Device;
 use super::error::GpuError;
 use super::kernels::{Kernels, Launch};
 use super::letterbox::LaneEntry;
-use super::memory::DeviceBuffer;
-use super::stream::Stream;
+use super::memory::{DeviceBuffer, Pinned};
+use super::stream::{Event, Stream};
+use crate::motion::CELLS;
 
-/// Columns and rows of the grid over the source; as in `motion.cu`.
-pub const GRID: (usize, usize) = (64, 36);
-/// Cells of the grid.
-pub const CELLS: usize = GRID.0 * GRID.1;
 /// Cells that a block of threads reads, one a warp.
 const CELLS_A_BLOCK: u32 = 8;
 
@@ -43,19 +41,87 @@ impl Kernels {
     }
 }
 
-/// Mean absolute difference of two looks at a camera, in grey levels.
-pub fn difference(cells: &[u8], reference: &[u8]) -> f32 {
-    let sum: u32 = cells.iter().zip(reference).map(|(a, b)| u32::from(a.abs_diff(*b))).sum();
-    sum as f32 / cells.len().min(reference.len()).max(1) as f32
+/// A stream of its own with what the kernel reads and writes: the cells of a few frames at a time.
+#[derive(Debug)]
+pub struct Looks {
+    stream: Stream,
+    finished: Event,
+    table_host: Pinned,
+    table: DeviceBuffer,
+    cells_host: Pinned,
+    cells: DeviceBuffer,
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+impl Looks {
+    /// For `most` frames at a time.
+    ///
+    /// # Errors
+    ///
+    /// [`GpuError::Memory`] where the device is full, else as the driver says.
+    pub fn new(device: &Device, most: usize) -> Result<Self, GpuError> {
+        let (table_bytes, cells_bytes) = (most * size_of::<LaneEntry>(), most * CELLS);
+        Ok(Self {
+            stream: Stream::new(device)?,
+            finished: Event::new(device)?,
+            table_host: Pinned::new(device, table_bytes)?,
+            table: DeviceBuffer::new(device, table_bytes)?,
+            cells_host: Pinned::new(device, cells_bytes)?,
+            cells: DeviceBuffer::new(device, cells_bytes)?,
+        })
+    }
 
-    #[test]
-    fn difference_is_the_mean_of_the_cells() {
-        assert_eq!(difference(&[10, 20, 30, 40], &[12, 18, 30, 0]), 11.0);
-        assert_eq!(difference(&[], &[]), 0.0);
+    /// Starts to read the cells of these frames, not before those of the frames before are done ([`Looks::is_done`]). Of the
+    /// entries only luma and the source's size matter. `done` is called on a thread of the driver when the cells are there;
+    /// it makes no CUDA calls. The frames must live until then.
+    ///
+    /// # Errors
+    ///
+    /// [`GpuError::Config`] where there are more frames than at a time, or one is beyond what the kernel counts, else as the
+    /// driver says.
+    pub fn launch(
+        &mut self,
+        kernels: &Kernels,
+        entries: &[LaneEntry],
+        done: Box<dyn FnOnce() + Send>,
+    ) -> Result<(), GpuError> {
+        if entries.contains(&LaneEntry::unused()) {
+            return Err(GpuError::Config(
+                "a frame is too large for the kernels: 65,535 pixels a side at most".into(),
+            ));
+        }
+        let (lanes, bytes) = (entries.len(), size_of_val(entries));
+        // Within the buffer, before anything is written.
+        self.table_host.range(0, bytes)?;
+        self.table_host.slice_mut(0, lanes).copy_from_slice(entries);
+        self.stream.upload(&self.table_host, 0, &self.table, 0, bytes)?;
+        kernels.luma_cells(&self.stream, &self.table, lanes, &self.cells)?;
+        self.stream.download(&self.cells, 0, &mut self.cells_host, 0, lanes * CELLS)?;
+        self.finished.record(&self.stream)?;
+        self.stream.notify(done)
+    }
+
+    /// Whether the cells are there.
+    ///
+    /// # Errors
+    ///
+    /// [`GpuError::Failed`] where the work failed.
+    pub fn is_done(&self) -> Result<bool, GpuError> {
+        self.finished.done()
+    }
+
+    /// The [`CELLS`] cells of frame `at` of those looked at last, once they are there.
+    ///
+    /// # Panics
+    ///
+    /// Where it is beyond those that are looked at at a time.
+    pub fn cells(&self, at: usize) -> &[u8] {
+        self.cells_host.slice(at * CELLS, CELLS)
+    }
+}
+
+impl Drop for Looks {
+    /// The device may still be reading frames, and writing into the buffers that are about to go.
+    fn drop(&mut self) {
+        let _ = self.stream.synchronize();
     }
 }

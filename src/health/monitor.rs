@@ -12,8 +12,8 @@ use crate::metrics::LatencySnapshot;
 
 /// Rates and quantiles are over this long, or since the start where that is shorter.
 pub const WINDOW: Duration = Duration::from_secs(5);
-/// Overload: more than this share of a camera's wanted frames (decoded, not skipped by `fps_max`) was overwritten
-/// within [`WINDOW`].
+/// Overload: more than this share of a camera's wanted frames (decoded, neither skipped by `fps_max` nor by the motion
+/// gate) was overwritten within [`WINDOW`].
 pub const OVERWRITTEN_SHARE_LIMIT: f64 = 0.05;
 /// Fewer overwritten or old frames than this within [`WINDOW`] are no overload: one hiccup of a 1 fps camera is a
 /// fifth of its frames.
@@ -181,7 +181,7 @@ impl Monitor {
         }
         let delta = since(camera.counts, first.counts);
         let age = camera.age.since(&first.age);
-        let wanted = delta.decoded.saturating_sub(delta.skipped_fps);
+        let wanted = delta.decoded.saturating_sub(delta.skipped_fps + delta.gated);
         Rates {
             fps: delta.decoded as f64 / seconds,
             inferred_fps: delta.inferred as f64 / seconds,
@@ -342,6 +342,7 @@ fn since(now: FrameCounts, then: FrameCounts) -> FrameCounts {
         inferred: now.inferred.saturating_sub(then.inferred),
         overwritten: now.overwritten.saturating_sub(then.overwritten),
         skipped_fps: now.skipped_fps.saturating_sub(then.skipped_fps),
+        gated: now.gated.saturating_sub(then.gated),
         dropped: now.dropped.saturating_sub(then.dropped),
     }
 }

@@ -228,7 +228,8 @@ fn frames_skipped_by_fps_max_are_not_wanted() {
     let mut world = World::new(&["gate"]);
     world.tick();
     let (input, _) = world.cameras.get_mut(&CameraId::new("gate")).unwrap();
-    input.counts = FrameCounts { decoded: 100, inferred: 20, overwritten: 4, skipped_fps: 76, dropped: 0 };
+    input.counts =
+        FrameCounts { decoded: 100, inferred: 20, overwritten: 4, skipped_fps: 70, gated: 6, dropped: 0 };
     assert!(world.tick().health.overload, "4 of 24 wanted frames");
 }
 

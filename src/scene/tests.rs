@@ -78,8 +78,8 @@ impl Play {
         let captured = Captured { wall: SystemTime::UNIX_EPOCH + at, clock: ClockSource::HostArrival, err_ms: 0 };
         let now = Instant::now();
         let (camera, size) = (CameraId::new("gate"), (1000, 1000));
-        let (seq, connection, pts_ns) = (self.frame, 0, None);
-        let frame = FrameInfo { camera, seq, connection, arrived: now, decoded: now, captured, pts_ns, size };
+        let (seq, connection, pts_ns, gate) = (self.frame, 0, None, None);
+        let frame = FrameInfo { camera, seq, connection, arrived: now, decoded: now, captured, pts_ns, size, gate };
         let model = Arc::new(Model::default());
         let found: Vec<Detection> =
             x.iter().map(|x| Detection { rect: [x - 0.05, 0.4, x + 0.05, 0.7], score, class }).collect();

@@ -9,6 +9,7 @@ mod events;
 mod faults;
 mod files;
 mod load;
+mod motion;
 mod on_demand;
 mod pool;
 mod reload;

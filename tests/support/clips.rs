@@ -18,6 +18,9 @@ pub enum Clip {
 /// Frames of every clip.
 pub const CLIP_FRAMES: u64 = 100;
 
+/// Frames of [`still_and_walking`] in which nobody is there, then people walk, then nobody is there again.
+pub const STILL_AND_WALKING: [u64; 3] = [40, 60, 100];
+
 /// A clip's path, made on first use; `None`, with a word about it, where the footage is not at hand.
 pub fn clip(clip: Clip) -> Option<PathBuf> {
     let (name, encode) = match clip {
@@ -28,6 +31,30 @@ pub fn clip(clip: Clip) -> Option<PathBuf> {
             "videoscale ! video/x-raw,width=384,height=288 ! x264enc speed-preset=veryfast key-int-max=10 ! h264parse",
         ),
     };
+    made(name, encode, |_| {})
+}
+
+/// The place of the pedestrians before anybody comes, with them, and after they have gone.
+pub fn still_and_walking() -> Option<PathBuf> {
+    let encode = "x264enc speed-preset=veryfast bframes=2 key-int-max=10 ! h264parse";
+    made("still-and-walking", encode, |raw| {
+        let frames = fs::read(raw).unwrap();
+        let frames: Vec<&[u8]> = frames.chunks_exact(frames.len() / CLIP_FRAMES as usize).collect();
+        // Each pixel as it is in most of the frames: people walk on.
+        let median = |at: usize| {
+            let mut values: Vec<u8> = frames.iter().step_by(7).map(|frame| frame[at]).collect();
+            values.sort_unstable();
+            values[values.len() / 2]
+        };
+        let still: Vec<u8> = (0..frames[0].len()).map(median).collect();
+        let [before, walking, after] = STILL_AND_WALKING.map(|count| count as usize);
+        let parts = [vec![&*still; before], frames[..walking].to_vec(), vec![&*still; after]];
+        fs::write(raw, parts.concat().concat()).unwrap();
+    })
+}
+
+/// The first frames of the footage, as `change` makes them, encoded.
+fn made(name: &str, encode: &str, change: impl FnOnce(&Path)) -> Option<PathBuf> {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
     fs::create_dir_all(folder).unwrap();
     let path = folder.join(format!("{name}.mp4"));
@@ -45,6 +72,7 @@ pub fn clip(clip: Clip) -> Option<PathBuf> {
     };
     let raw = folder.join("part.i420");
     raw_frames(source, &raw);
+    change(&raw);
     let part = folder.join("part.mp4");
     launch(&format!(
         "filesrc location={} ! rawvideoparse width=768 height=576 format=i420 framerate=10/1 ! {encode} ! \

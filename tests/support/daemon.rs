@@ -320,7 +320,7 @@ impl Daemon {
         let counts: BTreeMap<String, FrameCounts> =
             self.heard.states.iter().map(|(camera, states)| (camera.clone(), last(states))).collect();
         for (camera, c) in &counts {
-            let accounted = c.inferred + c.overwritten + c.skipped_fps + c.dropped;
+            let accounted = c.inferred + c.overwritten + c.skipped_fps + c.gated + c.dropped;
             assert_eq!(c.decoded, accounted, "{camera}: a frame without account: {c:?}");
             let heard = self.heard.count(camera) as u64;
             assert!(heard <= c.inferred, "{camera}: {heard} messages of {c:?}");

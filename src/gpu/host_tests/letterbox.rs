@@ -2,9 +2,10 @@ use super::Host;
 use super::support::{drawn, input, noise, spans};
 use crate::frame::{PixelFormat, SystemImage};
 use crate::gpu::letterbox::{InputFormat, LaneEntry, LetterboxArgs, mask_bits};
-use crate::gpu::motion::{CELLS, GRID, MotionArgs};
+use crate::gpu::motion::MotionArgs;
 use crate::letterbox::{Fit, Letterbox};
 use crate::mask::Span;
+use crate::motion::{CELLS, GRID};
 
 /// What the kernel must leave alone.
 const UNTOUCHED: u8 = 0xA5;

@@ -1,0 +1,201 @@
+use super::*;
+use crate::backend::Lane;
+use crate::config::MotionConfig;
+use crate::frame::{Colour, CudaImage, Image, PixelFormat};
+use crate::letterbox::{Fit, Letterbox};
+use crate::motion::{CELLS, Gate, Pass};
+use crate::slot::{SlotWriter, Waker, slot};
+use crate::worker;
+use crossbeam::channel::bounded;
+
+/// Finishes each batch at once, with the outcome scripted for it. All cells of a frame are as bright as its width.
+struct Scripted {
+    spec: ModelSpec,
+    waiting: VecDeque<Vec<Frame>>,
+    looked_at: Vec<Frame>,
+    script: Arc<std::sync::Mutex<VecDeque<Option<BackendError>>>>,
+    wake: Sender<()>,
+}
+
+impl Backend for Scripted {
+    fn spec(&self) -> &ModelSpec {
+        &self.spec
+    }
+
+    fn submit(&mut self, frames: Vec<Frame>) -> Result<(), BackendError> {
+        assert!(self.waiting.len() < self.spec.in_flight && frames.len() <= self.spec.lanes);
+        self.waiting.push_back(frames);
+        let _ = self.wake.try_send(());
+        Ok(())
+    }
+
+    fn try_collect(&mut self, out: &mut Batch) -> Result<bool, BackendError> {
+        let Some(frames) = self.waiting.pop_front() else { return Ok(false) };
+        if let Some(Some(error)) = self.script.lock().expect("not poisoned").pop_front() {
+            return Err(error);
+        }
+        let letterbox = Letterbox::new((8, 8), (8, 8), Fit::Centre);
+        let lane = |f: Frame| Lane {
+            frame: f.info,
+            letterbox,
+            candidates: crate::yolo::Candidates::default(),
+            thumbnail: None,
+        };
+        out.lanes = frames.into_iter().map(lane).collect();
+        Ok(true)
+    }
+
+    fn look(&mut self, frames: Vec<Frame>) -> Result<(), BackendError> {
+        assert!(self.looked_at.is_empty() && !frames.is_empty());
+        self.looked_at = frames;
+        let _ = self.wake.try_send(());
+        Ok(())
+    }
+
+    fn looked(&mut self, back: &mut dyn FnMut(Frame, &[u8])) -> Result<bool, BackendError> {
+        for frame in self.looked_at.drain(..) {
+            let cells = [frame.info.size.0 as u8; CELLS];
+            back(frame, &cells);
+        }
+        Ok(true)
+    }
+}
+
+struct Bench {
+    writer: SlotWriter,
+    counters: CameraMetrics,
+    batches: Receiver<Batch>,
+    free: Sender<Batch>,
+    news: Receiver<News>,
+    thread: std::thread::JoinHandle<Result<(), BackendError>>,
+}
+
+fn start(lanes: usize, script: Vec<Option<BackendError>>) -> Bench {
+    let (wake, roster, out) = (bounded(1), bounded(4), bounded(64));
+    let (free, news, swaps) = (bounded(4), bounded(4), bounded(1));
+    free.0.send(Batch::new(Instant::now())).expect("room");
+    let script = Arc::new(std::sync::Mutex::new(VecDeque::from(script)));
+    let counters = CameraMetrics::default();
+    let arrivals = Arc::new(Arrivals::default());
+    let waker = Waker::new(wake.0.clone(), Arc::clone(&arrivals));
+    let (writer, reader) = slot(CameraId::new("gate"), counters.clone(), 4, 5, waker);
+    roster.0.send(reader).expect("room");
+    let open: Open = Box::new(move |wake| {
+        let (name, digest, runtime) = ("scripted".to_owned(), String::new(), String::new());
+        let spec = ModelSpec { name, lanes, input: (8, 8), in_flight: 1, digest, runtime };
+        Ok(Box::new(Scripted {
+            spec,
+            waiting: VecDeque::new(),
+            looked_at: Vec::new(),
+            script: Arc::clone(&script),
+            wake,
+        }))
+    });
+    let inference = Inference {
+        open,
+        swaps: swaps.1,
+        roster: roster.1,
+        wake,
+        arrivals,
+        out: out.0,
+        free: free.1,
+        deadline: Duration::from_millis(5),
+        metrics: Arc::new(Metrics::default()),
+        heart: Heartbeat::new(Instant::now()),
+        news: news.0,
+    };
+    let thread = worker::spawn("infer-test", move || inference.run());
+    Bench { writer, counters, batches: out.1, free: free.0, news: news.1, thread }
+}
+
+fn frame(seq: u64) -> Frame {
+    let mut frame = Frame::solid(&CameraId::new("gate"), (8, 8), Instant::now());
+    frame.info.seq = seq;
+    frame
+}
+
+#[test]
+fn frames_go_through_in_order_and_the_loop_ends_with_its_cameras() {
+    let bench = start(2, Vec::new());
+    let Bench { writer, counters, batches, free, thread, .. } = bench;
+    let feeder = worker::spawn("feed-test", move || (0..50).all(|seq| writer.put_lossless(frame(seq))));
+    let mut seen = Vec::new();
+    while let Ok(mut batch) = batches.recv() {
+        seen.extend(batch.lanes.drain(..).map(|lane| lane.frame.seq));
+        let _ = free.try_send(batch);
+    }
+    assert!(feeder.join().is_ok_and(|all| all) && thread.join().is_ok_and(|end| end.is_ok()));
+    assert_eq!(seen, (0..50).collect::<Vec<_>>());
+    assert_eq!((counters.inferred.get(), counters.dropped.get()), (50, 0));
+}
+
+#[test]
+fn a_dropped_batch_is_counted_and_lived_with() {
+    let bench = start(1, vec![None, Some(BackendError::DropBatch("a bad frame".to_owned())), None]);
+    for seq in 0..3 {
+        assert!(bench.writer.put_lossless(frame(seq)));
+    }
+    for expected in [0, 2] {
+        let batch = bench.batches.recv().expect("a batch");
+        assert_eq!(batch.lanes[0].frame.seq, expected);
+        let _ = bench.free.try_send(batch);
+    }
+    drop(bench.writer);
+    assert!(bench.thread.join().is_ok_and(|end| end.is_ok()));
+    assert_eq!((bench.counters.inferred.get(), bench.counters.dropped.get()), (2, 1));
+}
+
+#[test]
+fn a_failed_backend_is_opened_anew_once_and_then_ends_the_loop() {
+    let lost = || Some(BackendError::Reopen("the device is gone".to_owned()));
+    let bench = start(1, vec![lost(), None, lost()]);
+    assert!(bench.writer.put_lossless(frame(0)));
+    assert!(matches!(bench.news.recv(), Ok(News::Opened(_))));
+    assert!(matches!(bench.news.recv(), Ok(News::Failed(text)) if text.contains("gone")));
+    assert!(matches!(bench.news.recv(), Ok(News::Opened(_))));
+    assert!(bench.writer.put_lossless(frame(1)));
+    let _ = bench.free.try_send(bench.batches.recv().expect("a batch"));
+    assert!(bench.writer.put_lossless(frame(2)));
+    assert!(bench.thread.join().is_ok_and(|end| matches!(end, Err(BackendError::Reopen(_)))));
+    assert_eq!((bench.counters.inferred.get(), bench.counters.dropped.get()), (1, 2));
+}
+
+/// A frame on the device, as bright as it is said.
+fn on_device(pass: Pass, seq: u64, brightness: u32) -> Frame {
+    let mut frame = frame(seq);
+    (frame.info.size.0, frame.info.gate) = (brightness, Some(pass));
+    let colour = Colour { bt709: true, full_range: false };
+    let (format, width, height, planes, strides) = (PixelFormat::Nv12, brightness, 8, [0; 3], [0; 3]);
+    frame.image = Image::Cuda(CudaImage { format, width, height, planes, strides, colour, loan: Box::new(()) });
+    frame
+}
+
+#[test]
+fn frames_on_the_device_are_judged_before_they_fill_a_batch() {
+    let bench = start(1, Vec::new());
+    let (hold, refresh) = (Duration::ZERO, Duration::from_secs(30));
+    let gate = Arc::new(Gate::new(&MotionConfig { threshold: 10, area: 0.002, hold, refresh }, None));
+    let start = Instant::now();
+    let pass = |seq: u64| Pass::new(Arc::clone(&gate), start + Duration::from_millis(40 * seq));
+    let put = |seq, brightness| assert!(bench.writer.put_lossless(on_device(pass(seq), seq, brightness)));
+    let next = || {
+        let batch = bench.batches.recv().expect("a batch");
+        let seqs: Vec<u64> = batch.lanes.iter().map(|lane| lane.frame.seq).collect();
+        let _ = bench.free.try_send(batch);
+        seqs.iter().for_each(|seq| pass(*seq).tell(*seq, false, false));
+        seqs
+    };
+    put(0, 50);
+    assert_eq!(next(), [0]);
+    (1..5).for_each(|seq| put(seq, 50));
+    put(5, 90);
+    assert_eq!(next(), [5]);
+    // The camera is taken down while its last frame is looked at.
+    put(6, 140);
+    drop(bench.writer);
+    let batch = bench.batches.recv().expect("a batch");
+    assert_eq!(batch.lanes[0].frame.seq, 6);
+    assert!(bench.thread.join().is_ok_and(|end| end.is_ok()));
+    let counts = bench.counters.counts();
+    assert_eq!((counts.inferred, counts.gated, counts.dropped, counts.overwritten), (3, 4, 0, 0));
+}
