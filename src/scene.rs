@@ -246,6 +246,9 @@ impl Scene {
         for track in tracks {
             self.follow(track, &seen, sight.thumbnail);
         }
+        if let Some(rules) = &self.rules.events {
+            self.admission.pass_time(self.at, frame, rules);
+        }
         self.tell(sight.now, out);
         self.count(out);
     }
@@ -309,7 +312,6 @@ impl Scene {
     fn tell(&mut self, now: SystemTime, out: &mut Outcome) {
         let Some(rules) = &self.rules.events else { return };
         let mut due = Vec::new();
-        self.admission.pass_time(self.at, rules);
         for (id, open) in &mut self.open {
             if open.told.is_none() && !has(&self.wanted, open.track.class) {
                 continue;

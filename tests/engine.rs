@@ -359,7 +359,7 @@ fn on_a_gpu_int8_is_calibrated_once() {
         engine(site.0.path(), &[&words[..], &more].concat())
     };
     let built = build("tiny.frames");
-    assert_eq!((built.code, built.err.as_str()), (Some(0), ""), "{built:#?}");
+    assert_eq!(built.code, Some(0), "{built:#?}");
     let table = fs::read(calibration::table_path(&site.path("tiny.frames"))).unwrap();
     let start = table.iter().position(|byte| *byte == b'\n').unwrap() + 1;
     assert!(table[start..].starts_with(b"TRT-"), "{:?}", String::from_utf8_lossy(&table));

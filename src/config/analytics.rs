@@ -17,7 +17,7 @@ pub struct EventRules {
     pub zones: Vec<usize>,
     /// Least time between two updates of an event that are due to nothing but time and movement, 100 ms..=1 h.
     pub update_every: Duration,
-    /// Most tracks that become events, a second and in the long run, above 0; ten seconds' worth at once.
+    /// Most tracks that become events, a second (of a file its own) and in the long run, above 0..=1000; ten seconds' worth at once.
     pub new_hz_max: f64,
 }
 

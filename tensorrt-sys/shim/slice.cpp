@@ -282,12 +282,14 @@ bool varies(ICudaEngine const& engine) {
     return false;
 }
 
-// Gives the context a profile of its own, where shapes vary.
+// Gives the context a profile of its own, where shapes vary. One whose least and most are the same leaves shapes that
+// look fixed, and is asked for all the same; an engine without profiles says that it has one.
 void take_profile(OwnEngine& engine, OwnContext& context) {
-    if (!varies(*engine.engine)) {
+    int32_t const profiles = engine.engine->getNbOptimizationProfiles();
+    if (profiles <= 1 && !varies(*engine.engine)) {
         return;
     }
-    engine.taken.resize(static_cast<size_t>(engine.engine->getNbOptimizationProfiles()));
+    engine.taken.resize(static_cast<size_t>(profiles));
     auto const free = std::find(engine.taken.begin(), engine.taken.end(), false);
     if (free == engine.taken.end()) {
         throw std::runtime_error{"its batch varies, and it was built for " + std::to_string(engine.taken.size())

@@ -58,6 +58,33 @@ fn a_picture_is_made_when_asked_for_whatever_is_in_it() {
     daemon.finish();
 }
 
+/// Waits until so many frames were left out; no message comes of that, so the page is looked at as messages come.
+fn gated(daemon: &mut Daemon, count: u64) {
+    let deadline = Instant::now() + LIMIT;
+    while daemon.counter("frames_gated", "still") < count {
+        assert!(Instant::now() < deadline, "the gate stays open: {}", daemon.page("/metrics"));
+        daemon.listen();
+    }
+}
+
+/// Of a scene in which nothing moves, so that no frame reaches the model by itself.
+#[test]
+fn a_shut_motion_gate_lets_the_picture_that_was_asked_for_pass() {
+    let motion = "[camera.motion]\nenabled = true\n[motion]\nhold = \"0s\"\nrefresh = \"1h\"\n";
+    let still = camera("still", "test://?size=320x240&fps=10&pattern=green", motion);
+    let mut daemon = Daemon::start_tiny("", &still);
+    daemon.until("the first frame", LIMIT, |heard| heard.count("still") > 0);
+    gated(&mut daemon, 1);
+    let before = daemon.counter("frames_inferred", "still");
+    let answer = tell(&mut daemon, "snapshot", of("still").as_bytes());
+    picture(&mut daemon, "still", &answer);
+    let more = daemon.counter("frames_gated", "still") + 1;
+    gated(&mut daemon, more);
+    let given = daemon.counter("frames_inferred", "still") - before;
+    assert!((1..20).contains(&given), "{given} frames for one picture");
+    daemon.finish();
+}
+
 #[test]
 fn why_there_is_no_picture_is_answered_in_one_sentence_and_in_time() {
     let dead = format!("rtsp://127.0.0.1:{}/none", free_port());
