@@ -9,6 +9,7 @@ mod events;
 mod faults;
 mod files;
 mod load;
+mod people;
 mod pool;
 mod reload;
 mod repeat;
