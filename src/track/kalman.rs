@@ -39,18 +39,25 @@ impl Extent {
         Extent { x, y, w, h }
     }
 
-    /// The share of it that is hidden if `other` stands before it, 0..=1: lower feet are nearer. Where they are nearer each other
-    /// than `depth` scales nobody knows, and of the same height it is half of the share.
-    pub fn hidden_by(&self, other: &Extent, depth: f32) -> f32 {
+    /// The share of it that `other` covers, 0..=1.
+    pub fn covered_by(&self, other: &Extent) -> f32 {
         // First what most pairs have not: this is asked for each.
         let apart = |distance: f32, a: f32, b: f32| 2.0 * distance.abs() >= a + b;
         if apart(self.x - other.x, self.w, other.w) || apart(self.y - other.y, self.h, other.h) {
             return 0.0;
         }
-        let both = shared(self.x - other.x, self.w, other.w) * shared(self.y - other.y, self.h, other.h);
+        shared(self.x - other.x, self.w, other.w) * shared(self.y - other.y, self.h, other.h) / (self.w * self.h)
+    }
+
+    /// The share of it that `other` hides if it stands before it, 0..=1: lower feet are nearer. Where they are nearer each other
+    /// than `depth` scales nobody knows, and of the same height it is half of the share.
+    pub fn hidden_by(&self, other: &Extent, depth: f32) -> f32 {
+        let share = self.covered_by(other);
+        if share == 0.0 {
+            return 0.0;
+        }
         let nearer = (other.y + other.h / 2.0) - (self.y + self.h / 2.0);
-        let surely = 0.5 + nearer / (2.0 * depth * self.scale());
-        surely.clamp(0.0, 1.0) * both / (self.w * self.h)
+        share * (0.5 + nearer / (2.0 * depth * self.scale())).clamp(0.0, 1.0)
     }
 }
 
@@ -75,6 +82,8 @@ const GROWTH: f32 = 0.3;
 const GROWTH_LASTS: f32 = 0.5;
 /// The odds against a box of which one end is wrong: something hides it, or there is a piece of another object.
 const PARTLY: f32 = 3.0;
+/// Detectors hardly find that of which less than this share shows.
+const SCRAP: f32 = 0.33;
 /// Degrees of freedom of Student's t: how often a box is farther off than a normal distribution would have it.
 const TAIL: f32 = 4.0;
 
@@ -204,13 +213,19 @@ impl Value {
 }
 
 impl Expected {
+    /// It is too small for what is left of an object that is hidden in part. Of one that the border cuts nothing is known.
+    fn is_scrap(&self, seen: &Sighting) -> bool {
+        let whole = [self.cut[0], self.cut[1], seen.x, seen.y].iter().all(|cut| *cut == Cut::No);
+        whole && seen.extent.w * seen.extent.h < SCRAP * self.w.mean * self.h.mean
+    }
+
     /// How surprising the box would be: minus the logarithm of its likelihood, and 0 for a track whose place is known for
     /// sure and a box just there. None: by too much.
     pub fn surprise(&self, seen: &Sighting) -> Option<f32> {
         let Extent { x, y, w, h } = seen.extent;
         let (of_x, _) = fit([self.x, self.w], self.cut[0], [x, w], seen.x);
         // Most pairs of a frame are far from each other.
-        if of_x >= self.odds_most {
+        if of_x >= self.odds_most || self.is_scrap(seen) {
             return None;
         }
         let (of_y, _) = fit([self.y, self.h], self.cut[1], [y, h], seen.y);

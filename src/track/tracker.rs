@@ -185,8 +185,10 @@ const DEPTH: f32 = 0.1;
 const MISSING: f32 = 0.3;
 /// A box of another class that covers a matched one by this IoU is the same object said twice.
 const SAID_TWICE: f32 = 0.8;
-/// An unsure box says less about where the object is: often it is half hidden.
+/// An unsure box says less about where the object is: often it is half hidden. So does one that may be of two.
 const DOUBT: f32 = 2.0;
+/// Two of whom one is hidden by so much often have one box between them.
+const HALF: f32 = 0.5;
 /// An unconfirmed track ends when it is missing in two frames in a row and for this long.
 const TENTATIVE_MISSES: u32 = 2;
 const TENTATIVE_LASTS: Duration = Duration::from_millis(300);
@@ -301,10 +303,19 @@ impl Tracker {
             let other = if detections[detection].class == track.class { 0.0 } else { OTHER_CLASS };
             expected[row].surprise(&boxes[detection]).map_or(0.0, |surprise| 1.0 - (surprise + other) / round.most)
         };
-        for (row, column) in assigner.solve(tracks.len(), open.len(), gain) {
-            let (live, detection) = (&mut live[tracks[*row]], open[*column]);
-            live.see(at, &detections[detection], &boxes[detection], settings);
-            of_detection[detection] = Some(live.track.id);
+        let pairs = assigner.solve(tracks.len(), open.len(), gain);
+        for (row, _) in pairs {
+            live[tracks[*row]].track.seen = true;
+        }
+        for (row, column) in pairs {
+            let (track, detection) = (tracks[*row], open[*column]);
+            // What covers another track that has no box may be the box of both.
+            let here = boxes[detection].extent;
+            let of_both =
+                live.iter().any(|other| !other.track.seen && other.motion.extent().covered_by(&here) > HALF);
+            let doubt = if of_both { doubt * DOUBT } else { doubt };
+            live[track].see(at, &detections[detection], &boxes[detection], doubt, settings);
+            of_detection[detection] = Some(live[track].track.id);
         }
     }
 
@@ -382,9 +393,16 @@ impl Live {
         missing - ((1.0 - HIDDEN * hidden) * shows).ln()
     }
 
-    fn see(&mut self, at: Duration, detection: &Detection, seen: &Sighting, settings: &TrackerSettings) {
+    fn see(
+        &mut self,
+        at: Duration,
+        detection: &Detection,
+        seen: &Sighting,
+        doubt: f32,
+        settings: &TrackerSettings,
+    ) {
         let sure = detection.score >= settings.high;
-        self.motion.correct(seen, if sure { 1.0 } else { DOUBT });
+        self.motion.correct(seen, doubt);
         self.sure_hits += u32::from(sure);
         (self.missed, self.unseen) = (0, Duration::ZERO);
         self.last_rect = detection.rect;
