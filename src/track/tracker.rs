@@ -9,7 +9,7 @@
 //!   so that the likelihood of the whole is greatest (global nearest neighbour: Blackman and Popoli, Design and Analysis of
 //!   Modern Tracking Systems, 1999, chapter 6).
 //! * Who stands nearer hides who stands farther, and nearer is whose foot is lower (the pseudo-depth of SparseTrack, Liu et al.
-//!   2023): of two tracks that claim one box the hidden one has the weaker claim ([`Live::unlikely_seen`]). So has one that is
+//!   2023): of two tracks that claim one box the hidden one has the weaker claim ([`unlikely_seen`]). So has one that is
 //!   leaving the picture.
 //! * The time without a box needs no repair of the kind OC-SORT makes (Cao et al., CVPR 2023): a filter of exact time steps
 //!   turns where an object is found again into its speed by itself.
@@ -136,6 +136,8 @@ pub struct Tracker {
 struct Work {
     assigner: Assigner,
     boxes: Vec<Sighting>,
+    /// Where each track is believed to be.
+    places: Vec<Extent>,
     /// Of each track of a round what its box will be like.
     expected: Vec<Expected>,
     /// Indices of tracks and of detections that may be matched in a round.
@@ -282,7 +284,7 @@ impl Tracker {
 
     /// Matches a round's tracks with its detections.
     fn play(&mut self, round: &Round, at: Duration, size: (u32, u32), detections: &[Detection]) {
-        let Work { assigner, boxes, expected, tracks, detections: open } = &mut self.work;
+        let Work { assigner, boxes, places, expected, tracks, detections: open } = &mut self.work;
         let settings = &self.settings;
         let live = &mut self.live;
         let may_play = |live: &Live| !live.track.seen && !live.is_outside(size) && (round.tracks)(live);
@@ -293,10 +295,12 @@ impl Tracker {
         open.clear();
         open.extend((0..detections.len()).filter(|n| of_detection[*n].is_none() && in_round(detections[*n].score)));
         let doubt = if round.sure { 1.0 } else { DOUBT };
+        places.clear();
+        places.extend(live.iter().map(|live| live.motion.extent()));
         expected.clear();
         expected.extend(tracks.iter().map(|n| {
-            let unlikely = live[*n].unlikely_seen(live.iter().enumerate().filter(|(other, _)| other != n), size);
-            live[*n].motion.expect(doubt, unlikely, round.most)
+            let missing = if live[*n].missed > 0 { MISSING } else { 0.0 };
+            live[*n].motion.expect(doubt, missing + unlikely_seen(*n, places, size), round.most)
         }));
         let gain = |row: usize, column: usize| {
             let (track, detection) = (&live[tracks[row]].track, open[column]);
@@ -311,8 +315,8 @@ impl Tracker {
             let (track, detection) = (tracks[*row], open[*column]);
             // What covers another track that has no box may be the box of both.
             let here = boxes[detection].extent;
-            let of_both =
-                live.iter().any(|other| !other.track.seen && other.motion.extent().covered_by(&here) > HALF);
+            let mut others = live.iter().zip(&*places).filter(|(other, _)| !other.track.seen);
+            let of_both = others.any(|(_, place)| place.covered_by(&here) > HALF);
             let doubt = if of_both { doubt * DOUBT } else { doubt };
             live[track].see(at, &detections[detection], &boxes[detection], doubt, settings);
             of_detection[detection] = Some(live[track].track.id);
@@ -380,17 +384,6 @@ impl Live {
             missed: 0,
             unseen: Duration::ZERO,
         }
-    }
-
-    /// How unlikely it is found at all, as minus a logarithm: another may hide it, or the picture's border.
-    fn unlikely_seen<'a>(&self, others: impl Iterator<Item = (usize, &'a Live)>, size: (u32, u32)) -> f32 {
-        let here = self.motion.extent();
-        let hidden = others.map(|(_, other)| here.hidden_by(&other.motion.extent(), DEPTH)).fold(0.0, f32::max);
-        let inside = here.clipped(size);
-        // Detectors hardly find what shows by less than a third.
-        let shows = (inside.w * inside.h / (here.w * here.h)).clamp(0.01, 1.0).powi(3);
-        let missing = if self.missed > 0 { MISSING } else { 0.0 };
-        missing - ((1.0 - HIDDEN * hidden) * shows).ln()
     }
 
     fn see(
@@ -463,6 +456,17 @@ impl Live {
     fn into_track(self) -> Track {
         Track { rect: self.last_rect, ..self.track }
     }
+}
+
+/// How unlikely the `n`th of them is found at all, as minus a logarithm: another may hide it, or the picture's border.
+fn unlikely_seen(n: usize, places: &[Extent], size: (u32, u32)) -> f32 {
+    let here = &places[n];
+    let others = places.iter().enumerate().filter(|(other, _)| *other != n);
+    let hidden = others.map(|(_, other)| here.hidden_by(other, DEPTH)).fold(0.0, f32::max);
+    let inside = here.clipped(size);
+    // Detectors hardly find what shows by less than a third.
+    let shows = (inside.w * inside.h / (here.w * here.h)).clamp(0.01, 1.0).powi(3);
+    -((1.0 - HIDDEN * hidden) * shows).ln()
 }
 
 /// As it was detected.
