@@ -40,6 +40,8 @@ pub struct Actor {
 #[derive(Clone, Debug)]
 pub struct Scene {
     pub name: &'static str,
+    /// Of the noise.
+    pub seed: u64,
     pub seconds: f32,
     pub actors: Vec<Actor>,
     /// What hides everybody behind it, in pixels.
@@ -58,13 +60,14 @@ pub struct Shot {
     pub of: Vec<Option<usize>>,
 }
 
-pub fn all() -> Vec<Scene> {
-    vec![clean(), crossings(), pillars(), crowd(), gaps(), cars()]
+/// All scenes. Those of another `seed` are as hard, and other ones: what is tried out on them is not made for these.
+pub fn all(seed: u64) -> Vec<Scene> {
+    vec![clean(seed), crossings(seed), pillars(seed), crowd(seed), gaps(seed), returns(seed), cars(seed)]
 }
 
 /// Six people one after the other in each of three rows, both ways; no noise.
-pub fn clean() -> Scene {
-    let mut random = fastrand::Rng::with_seed(1);
+pub fn clean(seed: u64) -> Scene {
+    let mut random = fastrand::Rng::with_seed(1 + 100 * seed);
     let mut actors = Vec::new();
     for (row, foot) in [330.0, 480.0, 680.0].into_iter().enumerate() {
         for n in 0..6 {
@@ -73,24 +76,24 @@ pub fn clean() -> Scene {
             actors.push(across(foot + 30.0 * random.f32(), 4.0 * n as f32 + random.f32(), speed, leftward));
         }
     }
-    Scene { name: "clean", seconds: 40.0, actors, pillars: vec![], noise: NO_NOISE }
+    Scene { name: "clean", seed, seconds: 40.0, actors, pillars: vec![], noise: NO_NOISE }
 }
 
 /// Pairs that pass each other, the farther one hidden for a moment; noise.
-pub fn crossings() -> Scene {
-    let mut random = fastrand::Rng::with_seed(2);
+pub fn crossings(seed: u64) -> Scene {
+    let mut random = fastrand::Rng::with_seed(2 + 100 * seed);
     let mut actors = Vec::new();
     for n in 0..8 {
         let (foot, start) = (400.0 + 30.0 * n as f32, 4.0 * n as f32);
         actors.push(across(foot, start, 1.0 + 0.5 * random.f32(), true));
         actors.push(across(foot + 15.0, start, 1.0 + 0.5 * random.f32(), false));
     }
-    Scene { name: "crossings", seconds: 45.0, actors, pillars: vec![], noise: NOISE }
+    Scene { name: "crossings", seed, seconds: 45.0, actors, pillars: vec![], noise: NOISE }
 }
 
 /// People who walk behind pillars and are hidden for half a second to a second; noise.
-pub fn pillars() -> Scene {
-    let mut random = fastrand::Rng::with_seed(3);
+pub fn pillars(seed: u64) -> Scene {
+    let mut random = fastrand::Rng::with_seed(3 + 100 * seed);
     let actors = (0..10).map(|n| {
         let foot = 400.0 + 200.0 * random.f32();
         across(foot, 4.0 * n as f32, 1.0 + 0.6 * random.f32(), n % 2 == 0)
@@ -98,6 +101,7 @@ pub fn pillars() -> Scene {
     let pillar = |x: f32| [x, 0.0, x + 90.0, 720.0];
     Scene {
         name: "pillars",
+        seed,
         seconds: 55.0,
         actors: actors.collect(),
         pillars: vec![pillar(300.0), pillar(820.0)],
@@ -106,20 +110,36 @@ pub fn pillars() -> Scene {
 }
 
 /// Twenty people who stroll about, stop and turn; noise.
-pub fn crowd() -> Scene {
-    let mut random = fastrand::Rng::with_seed(4);
+pub fn crowd(seed: u64) -> Scene {
+    let mut random = fastrand::Rng::with_seed(4 + 100 * seed);
     let actors = (0..20).map(|_| stroll(&mut random, 60.0));
-    Scene { name: "crowd", seconds: 60.0, actors: actors.collect(), pillars: vec![], noise: NOISE }
+    Scene { name: "crowd", seed, seconds: 60.0, actors: actors.collect(), pillars: vec![], noise: NOISE }
 }
 
 /// The clean scene with noise and with up to a second of frames dropped now and then.
-pub fn gaps() -> Scene {
-    Scene { name: "gaps", noise: Noise { gaps: 0.03, ..NOISE }, ..clean() }
+pub fn gaps(seed: u64) -> Scene {
+    Scene { name: "gaps", noise: Noise { gaps: 0.03, ..NOISE }, ..clean(seed) }
+}
+
+/// People who walk out of the picture, turn round outside and come back after 4 to 8 s: whoever comes back counts anew; noise.
+pub fn returns(seed: u64) -> Scene {
+    let mut random = fastrand::Rng::with_seed(5 + 100 * seed);
+    let mut actors = Vec::new();
+    for n in 0..6 {
+        let (foot, leftward) = (360.0 + 60.0 * n as f32, n % 2 == 0);
+        let mut start = 5.0 * random.f32();
+        for turn in 0..3 {
+            let walk = across(foot, start, 1.0 + 0.5 * random.f32(), leftward == (turn % 2 == 0));
+            start = walk.way[1].0 + 2.0 + 2.0 * random.f32();
+            actors.push(walk);
+        }
+    }
+    Scene { name: "returns", seed, seconds: 60.0, actors, pillars: vec![], noise: NOISE }
 }
 
 /// Cars at 8 to 14 m/s, two lanes; noise.
-pub fn cars() -> Scene {
-    let mut random = fastrand::Rng::with_seed(6);
+pub fn cars(seed: u64) -> Scene {
+    let mut random = fastrand::Rng::with_seed(6 + 100 * seed);
     let mut actors = Vec::new();
     for n in 0..12 {
         for (lane, leftward) in [(420.0, true), (560.0, false)] {
@@ -127,7 +147,7 @@ pub fn cars() -> Scene {
             actors.push(Actor { class: CAR, ..car });
         }
     }
-    Scene { name: "cars", seconds: 55.0, actors, pillars: vec![], noise: NOISE }
+    Scene { name: "cars", seed, seconds: 55.0, actors, pillars: vec![], noise: NOISE }
 }
 
 /// Pixels of a metre where the foot is.
@@ -180,7 +200,7 @@ impl Actor {
 impl Scene {
     /// The scene at so many frames a second.
     pub fn shots(&self, rate: f32) -> Vec<Shot> {
-        let mut random = fastrand::Rng::with_seed(u64::from(rate.to_bits()));
+        let mut random = fastrand::Rng::with_seed(u64::from(rate.to_bits()) + (self.seed << 32));
         let mut shots = Vec::new();
         let mut frame = 0;
         while (frame as f32) < self.seconds * rate {

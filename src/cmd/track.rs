@@ -1,6 +1,6 @@
 //! `detect --track`: videos through decoder, engine and tracker, as fast as they go. Time is the video's own.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -12,6 +12,7 @@ use crate::camera::probe;
 use crate::cli::{Code, DetectArgs, Failure};
 use crate::engine::Manifest;
 use crate::event::Object;
+use crate::letterbox::Rect;
 use crate::track::{Exit, Track, Tracker, TrackerSettings};
 use crate::yolo::{Detection, nms};
 
@@ -34,6 +35,9 @@ struct TrackLine<'a> {
     start_ms: u128,
     end_ms: u128,
     length_ms: u128,
+    /// The boxes themselves, 0..1 of the source.
+    entry: Rect,
+    exit: Rect,
     /// `left`, `lost`, or `video` where the video ended.
     end: &'a str,
 }
@@ -121,12 +125,15 @@ fn take(
 struct Following<'a> {
     manifest: &'a Manifest,
     tracker: Tracker,
+    /// First boxes of the tracks that live.
+    entries: BTreeMap<u64, Rect>,
     found: Vec<Detection>,
 }
 
 impl<'a> Following<'a> {
     fn new(manifest: &'a Manifest) -> Self {
-        Self { manifest, tracker: Tracker::new(&TrackerSettings::default()), found: Vec::new() }
+        let tracker = Tracker::new(&TrackerSettings::default());
+        Self { manifest, tracker, entries: BTreeMap::new(), found: Vec::new() }
     }
 
     fn frame(&mut self, at: Duration, size: (u32, u32)) -> Result<(), Failure> {
@@ -139,6 +146,9 @@ impl<'a> Following<'a> {
             rect: detection.rect,
             zones: Vec::new(),
         };
+        for track in &step.tracks {
+            self.entries.entry(track.id).or_insert(track.rect);
+        }
         let objects = self.found.iter().zip(&step.of_detection).map(object).collect();
         print(&FrameLine { at_ms: at.as_millis(), objects })?;
         for ended in &step.ended {
@@ -146,13 +156,14 @@ impl<'a> Following<'a> {
                 Exit::Left => "left",
                 Exit::Lost => "lost",
             };
-            end(self.manifest, &ended.track, how)?;
+            end(self.manifest, &mut self.entries, &ended.track, how)?;
         }
         Ok(())
     }
 
     fn finish(mut self) -> Result<(), Failure> {
-        self.tracker.clear().iter().try_for_each(|track| end(self.manifest, track, "video"))
+        let entries = &mut self.entries;
+        self.tracker.clear().iter().try_for_each(|track| end(self.manifest, entries, track, "video"))
     }
 }
 
@@ -161,7 +172,8 @@ fn confirmed(tracks: &[Track], id: u64) -> bool {
     tracks.binary_search_by_key(&id, |track| track.id).is_ok_and(|index| tracks[index].confirmed)
 }
 
-fn end(manifest: &Manifest, track: &Track, how: &str) -> Result<(), Failure> {
+fn end(manifest: &Manifest, entries: &mut BTreeMap<u64, Rect>, track: &Track, how: &str) -> Result<(), Failure> {
+    let entry = entries.remove(&track.id).unwrap_or(track.rect);
     if !track.confirmed {
         return Ok(());
     }
@@ -173,6 +185,8 @@ fn end(manifest: &Manifest, track: &Track, how: &str) -> Result<(), Failure> {
         start_ms: track.first_seen.as_millis(),
         end_ms: track.last_seen.as_millis(),
         length_ms: track.last_seen.saturating_sub(track.first_seen).as_millis(),
+        entry,
+        exit: track.rect,
         end: how,
     })
 }

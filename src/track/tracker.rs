@@ -1,11 +1,18 @@
 //! The tracker: which detection is the same object as one before.
 //!
-//! ByteTrack (Zhang et al. 2022): sure boxes are matched first, and unsure ones with the tracks left over, so that a half
-//! hidden object keeps its track and a doubtful box begins none. Three things are made for few and uneven frames:
+//! ByteTrack (Zhang et al., ECCV 2022): sure boxes are matched first, and unsure ones with the tracks left over, so that a
+//! half hidden object keeps its track and a doubtful box begins none. It has no eye for looks. What else it knows:
 //!
-//! * A track's place is foretold over the time that has passed, not over "a frame", and boxes are compared after growing by
-//!   that foretelling's own uncertainty ([`Extent::overlap`]). At 30 frames a second that is next to nothing; at 2, where
-//!   boxes of a walking person do not touch, it is as wide as the person may have gone.
+//! * A track's place is foretold over the time that has passed, not over "a frame", and a box is judged by how likely it is
+//!   there ([`Expected::surprise`]), not by overlap: at 2 frames a second boxes of a walking person do not touch, and where two
+//!   people cross, overlap says the same of both ways to tell them apart. All tracks and boxes of a round are matched at once,
+//!   so that the likelihood of the whole is greatest (global nearest neighbour: Blackman and Popoli, Design and Analysis of
+//!   Modern Tracking Systems, 1999, chapter 6).
+//! * Who stands nearer hides who stands farther, and nearer is whose foot is lower (the pseudo-depth of SparseTrack, Liu et al.
+//!   2023): of two tracks that claim one box the hidden one has the weaker claim ([`unlikely_seen`]). So has one that is
+//!   leaving the picture.
+//! * The time without a box needs no repair of the kind OC-SORT makes (Cao et al., CVPR 2023): a filter of exact time steps
+//!   turns where an object is found again into its speed by itself.
 //! * Tracks are confirmed, remembered and ended by time, not by numbers of frames.
 //! * A frame that did not come is not one in which nothing was found.
 //!
@@ -14,7 +21,7 @@
 use std::time::Duration;
 
 use super::assign::Assigner;
-use super::kalman::{BORDER, Extent, Motion};
+use super::kalman::{BORDER, Expected, Extent, Motion, Sighting};
 use super::rest::Rest;
 use crate::letterbox::Rect;
 use crate::yolo::Detection;
@@ -128,7 +135,11 @@ pub struct Tracker {
 #[derive(Clone, Debug, Default)]
 struct Work {
     assigner: Assigner,
-    boxes: Vec<Extent>,
+    boxes: Vec<Sighting>,
+    /// Where each track is believed to be.
+    places: Vec<Extent>,
+    /// Of each track of a round what its box will be like.
+    expected: Vec<Expected>,
     /// Indices of tracks and of detections that may be matched in a round.
     tracks: Vec<usize>,
     detections: Vec<usize>,
@@ -149,34 +160,37 @@ struct Live {
     unseen: Duration,
 }
 
-/// Tracks and detections that may be matched, and how alike they must be.
+/// Tracks and detections that may be matched, and how well they must fit.
 #[derive(Clone, Copy, Debug)]
 struct Round {
     tracks: fn(&Live) -> bool,
     sure: bool,
-    /// Least [`likeness`], 0..1.
-    least: f32,
+    /// A box that surprises by more than this is no track's.
+    most: f32,
 }
 
-/// ByteTrack's rounds, with its thresholds on the IoU. Whoever is not yet confirmed comes second: its box may be a wrong one.
-const ROUNDS: [Round; 3] = [
-    Round { tracks: |live| live.track.confirmed, sure: true, least: 0.2 },
-    Round { tracks: |live| !live.track.confirmed, sure: true, least: 0.3 },
+/// ByteTrack's rounds.
+const ROUNDS: [Round; 2] = [
+    Round { tracks: |_| true, sure: true, most: 12.0 },
     // A doubtful box prolongs what was just there, and does not bring back what is long gone.
-    Round { tracks: |live| live.unseen < DOUBT_LASTS || live.missed == 0, sure: false, least: 0.4 },
+    Round { tracks: |live| live.unseen < DOUBT_LASTS || live.missed == 0, sure: false, most: 7.0 },
 ];
 const DOUBT_LASTS: Duration = Duration::from_millis(500);
 
-/// Boxes grow by the uncertainty's standard deviation times this,
-const GATE: f32 = 2.0;
-/// but by no more than the box's scale times this.
-const GATE_MOST: f32 = 1.0;
-/// A box of another class must be this much more alike: detectors take a van for a truck, but a rider is not the bicycle.
-const OTHER_CLASS: f32 = 0.5;
+/// A box of another class surprises by this much more: detectors take a van for a truck, but a rider is not the bicycle.
+const OTHER_CLASS: f32 = 3.0;
+/// How surely an object is not found that another one hides whole: not quite, since who is nearer may be mistaken.
+const HIDDEN: f32 = 0.9;
+/// Feet that are this far from each other, in scales, belong to different distances for sure.
+const DEPTH: f32 = 0.1;
+/// What was not found in the last frame is less likely found in this one, as a logarithm.
+const MISSING: f32 = 0.3;
 /// A box of another class that covers a matched one by this IoU is the same object said twice.
 const SAID_TWICE: f32 = 0.8;
-/// An unsure box says less about where the object is: often it is half hidden.
+/// An unsure box says less about where the object is: often it is half hidden. So does one that may be of two.
 const DOUBT: f32 = 2.0;
+/// Two of whom one is hidden by so much often have one box between them.
+const HALF: f32 = 0.5;
 /// An unconfirmed track ends when it is missing in two frames in a row and for this long.
 const TENTATIVE_MISSES: u32 = 2;
 const TENTATIVE_LASTS: Duration = Duration::from_millis(300);
@@ -220,7 +234,7 @@ impl Tracker {
         self.step.of_detection.resize(detections.len(), None);
         self.step.ended.clear();
         self.work.boxes.clear();
-        self.work.boxes.extend(detections.iter().map(|detection| extent(detection.rect, size)));
+        self.work.boxes.extend(detections.iter().map(|detection| sighting(detection.rect, size)));
         for round in ROUNDS {
             self.play(&round, at, size, detections);
         }
@@ -260,7 +274,7 @@ impl Tracker {
                 live.rest.rescale(size.0 as f32 / old_size.0 as f32, size.1 as f32 / old_size.1 as f32);
             }
             if resume > before || old_size != size {
-                live.motion = Motion::new(&extent(live.track.rect, size));
+                live.motion = Motion::new(&sighting(live.track.rect, size));
             }
             live.motion.predict(passed.as_secs_f32());
         }
@@ -270,24 +284,42 @@ impl Tracker {
 
     /// Matches a round's tracks with its detections.
     fn play(&mut self, round: &Round, at: Duration, size: (u32, u32), detections: &[Detection]) {
-        let Work { assigner, boxes, tracks, detections: open } = &mut self.work;
+        let Work { assigner, boxes, places, expected, tracks, detections: open } = &mut self.work;
         let settings = &self.settings;
         let live = &mut self.live;
+        let may_play = |live: &Live| !live.track.seen && !live.is_outside(size) && (round.tracks)(live);
         tracks.clear();
-        tracks.extend((0..live.len()).filter(|n| !live[*n].track.seen && (round.tracks)(&live[*n])));
+        tracks.extend((0..live.len()).filter(|n| may_play(&live[*n])));
         let in_round = |score: f32| score >= settings.low && (score >= settings.high) == round.sure;
         let of_detection = &mut self.step.of_detection;
         open.clear();
         open.extend((0..detections.len()).filter(|n| of_detection[*n].is_none() && in_round(detections[*n].score)));
+        let doubt = if round.sure { 1.0 } else { DOUBT };
+        places.clear();
+        places.extend(live.iter().map(|live| live.motion.extent()));
+        expected.clear();
+        expected.extend(tracks.iter().map(|n| {
+            let missing = if live[*n].missed > 0 { MISSING } else { 0.0 };
+            live[*n].motion.expect(doubt, missing + unlikely_seen(*n, places, size), round.most)
+        }));
         let gain = |row: usize, column: usize| {
-            let (live, detection) = (&live[tracks[row]], open[column]);
-            let alike = live.likeness(&boxes[detection], detections[detection].class, size);
-            if alike >= round.least { alike } else { 0.0 }
+            let (track, detection) = (&live[tracks[row]].track, open[column]);
+            let other = if detections[detection].class == track.class { 0.0 } else { OTHER_CLASS };
+            expected[row].surprise(&boxes[detection]).map_or(0.0, |surprise| 1.0 - (surprise + other) / round.most)
         };
-        for (row, column) in assigner.solve(tracks.len(), open.len(), gain) {
-            let (live, detection) = (&mut live[tracks[*row]], open[*column]);
-            live.see(at, size, &detections[detection], &boxes[detection], settings);
-            of_detection[detection] = Some(live.track.id);
+        let pairs = assigner.solve(tracks.len(), open.len(), gain);
+        for (row, _) in pairs {
+            live[tracks[*row]].track.seen = true;
+        }
+        for (row, column) in pairs {
+            let (track, detection) = (tracks[*row], open[*column]);
+            // What covers another track that has no box may be the box of both.
+            let here = boxes[detection].extent;
+            let mut others = live.iter().zip(&*places).filter(|(other, _)| !other.track.seen);
+            let of_both = others.any(|(_, place)| place.covered_by(&here) > HALF);
+            let doubt = if of_both { doubt * DOUBT } else { doubt };
+            live[track].see(at, &detections[detection], &boxes[detection], doubt, settings);
+            of_detection[detection] = Some(live[track].track.id);
         }
     }
 
@@ -314,7 +346,7 @@ impl Tracker {
             let seen = self.work.boxes[index];
             let twice = |live: &Live| {
                 let other = live.track.class != detection.class;
-                other && live.track.seen && live.motion.extent().overlap(&seen, 0.0) >= SAID_TWICE
+                other && live.track.seen && live.motion.extent().overlap(&seen.extent) >= SAID_TWICE
             };
             if self.live.iter().any(twice) {
                 continue;
@@ -328,7 +360,7 @@ impl Tracker {
 }
 
 impl Live {
-    fn new(id: u64, at: Duration, detection: &Detection, seen: &Extent, settings: &TrackerSettings) -> Self {
+    fn new(id: u64, at: Duration, detection: &Detection, seen: &Sighting, settings: &TrackerSettings) -> Self {
         let track = Track {
             id,
             class: detection.class,
@@ -345,7 +377,7 @@ impl Live {
         Self {
             track,
             motion: Motion::new(seen),
-            rest: Rest::new(at, seen),
+            rest: Rest::new(at, &seen.extent),
             votes: vec![(detection.class, detection.score)],
             sure_hits: 1,
             last_rect: detection.rect,
@@ -354,29 +386,16 @@ impl Live {
         }
     }
 
-    /// How likely the box is this track's, 0..=1: overlap after growing by the uncertainty, less where the sizes differ.
-    fn likeness(&self, seen: &Extent, class: u32, size: (u32, u32)) -> f32 {
-        let whole = self.motion.extent();
-        let here = whole.clipped(size);
-        let margin = (GATE * self.motion.spread()).min(GATE_MOST * whole.scale());
-        let overlap = here.overlap(seen, margin);
-        if overlap <= 0.0 {
-            return 0.0;
-        }
-        let alike = overlap * here.likeness(seen).sqrt();
-        if class == self.track.class { alike } else { OTHER_CLASS * alike }
-    }
-
     fn see(
         &mut self,
         at: Duration,
-        size: (u32, u32),
         detection: &Detection,
-        seen: &Extent,
+        seen: &Sighting,
+        doubt: f32,
         settings: &TrackerSettings,
     ) {
         let sure = detection.score >= settings.high;
-        self.motion.correct(seen, size, if sure { 1.0 } else { DOUBT });
+        self.motion.correct(seen, doubt);
         self.sure_hits += u32::from(sure);
         (self.missed, self.unseen) = (0, Duration::ZERO);
         self.last_rect = detection.rect;
@@ -437,6 +456,22 @@ impl Live {
     fn into_track(self) -> Track {
         Track { rect: self.last_rect, ..self.track }
     }
+}
+
+/// How unlikely the `n`th of them is found at all, as minus a logarithm: another may hide it, or the picture's border.
+fn unlikely_seen(n: usize, places: &[Extent], size: (u32, u32)) -> f32 {
+    let here = &places[n];
+    let others = places.iter().enumerate().filter(|(other, _)| *other != n);
+    let hidden = others.map(|(_, other)| here.hidden_by(other, DEPTH)).fold(0.0, f32::max);
+    let inside = here.clipped(size);
+    // Detectors hardly find what shows by less than a third.
+    let shows = (inside.w * inside.h / (here.w * here.h)).clamp(0.01, 1.0).powi(3);
+    -((1.0 - HIDDEN * hidden) * shows).ln()
+}
+
+/// As it was detected.
+fn sighting(rect: Rect, size: (u32, u32)) -> Sighting {
+    Sighting::new(extent(rect, size), size)
 }
 
 /// 0..1 of the source as pixels; at least a pixel wide and high.

@@ -11,6 +11,7 @@ mod files;
 mod load;
 mod motion;
 mod on_demand;
+mod people;
 mod pool;
 mod reload;
 mod repeat;
