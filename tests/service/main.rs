@@ -3,4 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod booted;
+mod notify;
 mod secrets;
+mod unit;
