@@ -4,6 +4,7 @@
 mod support;
 
 mod booted;
+mod clock;
 mod notify;
 mod secrets;
 mod unit;
