@@ -1,11 +1,22 @@
-//! What the kernel says of this process: resident memory and processor time, from `/proc/self`.
+//! What the kernel says of this process: resident memory and processor time, from `/proc/self`; and who may read what it
+//! writes.
 
 use std::io;
 use std::time::Duration;
 
+use rustix::fs::Mode;
+use rustix::process::umask;
+
 /// Clock ticks a second in `/proc/self/stat`: part of Linux's interface to programs, 100 on every machine we build
 /// for.
 const TICKS_PER_SECOND: u64 = 100;
+
+/// From now on files that this process and its children make are not for others, and not to be changed by their group:
+/// modes 640 and 750 at most. Libraries write some of them (the spool, compiled models). A stricter umask stays.
+pub fn keep_files_from_others() {
+    let given = umask(Mode::RWXO | Mode::WGRP);
+    umask(given | Mode::RWXO | Mode::WGRP);
+}
 
 /// Resident memory in bytes.
 ///

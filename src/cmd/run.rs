@@ -48,6 +48,7 @@ const HUNG: Duration = Duration::from_secs(15);
 
 /// Runs until told to stop.
 pub fn run(path: &Path, console: &Console) -> Result<(), Failure> {
+    process::keep_files_from_others();
     let (config, draft, manifest) = super::open(path)?;
     super::start_gstreamer()?;
     let settings = Settings::new(&config, &manifest)?;

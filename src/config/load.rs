@@ -133,7 +133,7 @@ pub fn inspect(path: &Path) -> Inspection {
     let mut found = inspect_on(&text, folder, &host);
     found.draft = found.config.is_some().then(|| Draft::new(&text, folder));
     if world_writable {
-        found.problems.insert(0, whole(None, "everyone may change this file: chmod o-w it".to_owned()));
+        found.problems.insert(0, whole(None, files::WORLD_WRITABLE.to_owned()));
     }
     found
 }

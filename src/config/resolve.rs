@@ -268,10 +268,10 @@ impl Resolver<'_> {
     /// The path of a file that is there and may be read.
     fn existing(&mut self, section: &Section<'_>, key: &str, path: &Path) -> Option<PathBuf> {
         let path = self.folder.join(path);
-        match files::readable(&path) {
+        match files::readable(&path, &format!("give the path of one ({path:?})")) {
             Ok(()) => Some(path),
             Err(text) => {
-                self.report.at(section, key, format!("{text}: give the path of one ({path:?})"));
+                self.report.at(section, key, text);
                 None
             }
         }

@@ -29,6 +29,8 @@ pub struct Daemon {
     stopping: bool,
     /// Its configuration without cameras.
     head: String,
+    /// Variables of its environment.
+    env: Vec<(String, String)>,
     /// What it has said.
     pub heard: Heard,
 }
@@ -128,6 +130,11 @@ impl Daemon {
     /// Starts one with YOLOX-nano on OpenVINO, extra lines for `[engine]`, and `[[camera]]` sections. `None`, with a
     /// word about it, where the model is not at hand.
     pub fn start(engine: &str, cameras: &str) -> Option<Self> {
+        Self::start_with(TempDir::new().unwrap(), Vec::new(), engine, cameras)
+    }
+
+    /// The same in a folder at hand, with variables in its environment.
+    pub fn start_with(dir: TempDir, env: Vec<(String, String)>, engine: &str, cameras: &str) -> Option<Self> {
         let Some(assets) = find_assets() else {
             eprintln!("skipped: no folder of models: set WATCHPOST_ASSETS");
             return None;
@@ -135,7 +142,7 @@ impl Daemon {
         let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("engines/yolox-nano.toml");
         let model = assets.join("models/yolox_nano.onnx");
         let engine = format!("manifest = {manifest:?}\nmodel = {model:?}\n{engine}");
-        Some(Self::run(TempDir::new().unwrap(), &engine, cameras))
+        Some(Self::run(dir, env, &engine, cameras))
     }
 
     /// The same with a model that costs nothing and takes batches of any size.
@@ -144,10 +151,10 @@ impl Daemon {
         fs::write(dir.path().join("tiny.onnx"), onnx::yolov8_any_batch()).unwrap();
         let manifest = "name = \"tiny\"\nmodel = \"tiny.onnx\"\nlabels = [\"a\", \"b\"]\n";
         fs::write(dir.path().join("tiny.toml"), manifest).unwrap();
-        Self::run(dir, &format!("manifest = \"tiny.toml\"\nconfidence = 1.0\n{engine}"), cameras)
+        Self::run(dir, Vec::new(), &format!("manifest = \"tiny.toml\"\nconfidence = 1.0\n{engine}"), cameras)
     }
 
-    fn run(dir: TempDir, engine: &str, cameras: &str) -> Self {
+    fn run(dir: TempDir, env: Vec<(String, String)>, engine: &str, cameras: &str) -> Self {
         let broker = Mosquitto::start(&[]);
         let watch = Subscriber::start(broker.port(), "watchpost/box/#", None);
         let http = free_port();
@@ -159,8 +166,8 @@ impl Daemon {
             broker.port(),
         );
         fs::write(&config, format!("{text}{cameras}")).unwrap();
-        let child = spawn(dir.path());
-        Self { child, dir, http, broker, watch, stopping: false, head: text, heard: Heard::default() }
+        let child = spawn(dir.path(), &env);
+        Self { child, dir, http, broker, watch, stopping: false, head: text, env, heard: Heard::default() }
     }
 
     /// Writes other cameras, and what else stands behind them, into its configuration.
@@ -204,7 +211,7 @@ impl Daemon {
     /// Ends it with SIGKILL, and starts it again as it was: same configuration, same state, same broker.
     pub fn kill_and_restart(&mut self) {
         self.kill();
-        self.child = spawn(self.dir.path());
+        self.child = spawn(self.dir.path(), &self.env);
         self.stopping = false;
     }
 
@@ -331,11 +338,12 @@ impl Daemon {
 }
 
 /// The daemon on `box.toml` of a folder; its log is added to `log` there.
-fn spawn(folder: &Path) -> Child {
+fn spawn(folder: &Path, env: &[(String, String)]) -> Child {
     let log = File::options().create(true).append(true).open(folder.join("log")).unwrap();
     Command::new(env!("CARGO_BIN_EXE_watchpost"))
         .arg("run")
         .arg(folder.join("box.toml"))
+        .envs(env.iter().cloned())
         .stdin(Stdio::null())
         .stdout(log.try_clone().unwrap())
         .stderr(log)

@@ -20,6 +20,8 @@ const PEM_BYTES_MAX: usize = 1 << 20;
 const MODE_OPEN: u32 = 0o026;
 /// Mode bit that lets everyone write.
 const MODE_WORLD_WRITABLE: u32 = 0o002;
+/// Why such a file is refused, and what to do.
+pub(super) const WORLD_WRITABLE: &str = "everyone may change this file: chmod o-w it";
 
 /// What the machine says: the environment and the host's name.
 pub(in crate::config) struct Host<'a> {
@@ -44,13 +46,18 @@ pub(super) fn config(path: &Path) -> Result<(Vec<u8>, bool), String> {
     Ok((bytes, mode & MODE_WORLD_WRITABLE != 0))
 }
 
-/// `path` is a file that this user may read.
+/// `path` is a file that this user may read and not everyone may change: a manifest names libraries to be loaded, a
+/// pipeline description files to be written.
 ///
 /// # Errors
 ///
-/// One sentence that says why not.
-pub(in crate::config) fn readable(path: &Path) -> Result<(), String> {
-    open(path).map(|_| ())
+/// One sentence that says why not; where it cannot be read it ends with `remedy`.
+pub(in crate::config) fn readable(path: &Path, remedy: &str) -> Result<(), String> {
+    let (_, mode) = open(path).map_err(|text| format!("{text}: {remedy}"))?;
+    if mode & MODE_WORLD_WRITABLE != 0 {
+        return Err(format!("{WORLD_WRITABLE} ({})", path.display()));
+    }
+    Ok(())
 }
 
 /// The time zone of that name, else this machine's own: the machine's zone files, or what is compiled in.

@@ -181,8 +181,8 @@ impl Resolver<'_> {
             return None;
         }
         let path = self.folder.join(Path::new(written));
-        if let Err(text) = files::readable(&path) {
-            let text = format!("{text}: give \"{built_in}\" or the path of a pipeline description");
+        let remedy = format!("give \"{built_in}\" or the path of a pipeline description");
+        if let Err(text) = files::readable(&path, &remedy) {
             self.report.at(section, "pipeline", text);
             return None;
         }
