@@ -247,7 +247,7 @@ impl Scene {
             self.follow(track, &seen, sight.thumbnail);
         }
         if let Some(rules) = &self.rules.events {
-            self.admission.pass_time(self.at, frame, rules);
+            self.admission.pass_time(self.at, rules);
         }
         self.tell(sight.now, out);
         self.count(out);

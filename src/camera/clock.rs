@@ -12,6 +12,8 @@ use crate::frame::{Captured, ClockSource};
 const REMEMBERED: usize = 128;
 /// Camera and host may differ by this much before the camera's clock is not believed.
 const BELIEVED: Duration = Duration::from_secs(5);
+/// A file's time that steps back by more is that of another reading; by less, of frames out of order.
+const READ_AGAIN: Duration = Duration::from_secs(1);
 /// NTP counts from 1900, Unix from 1970.
 const NTP_TO_UNIX: Duration = Duration::from_secs(2_208_988_800);
 
@@ -97,6 +99,33 @@ impl CaptureClock {
     }
 }
 
+/// Time in a file that is read as fast as possible, from its first frame on and over all its readings.
+#[derive(Debug, Default)]
+pub struct FileTime {
+    /// The host's clock when the first frame came.
+    begun: Option<SystemTime>,
+    /// Of readings before this one.
+    before: Duration,
+    latest: Duration,
+    /// Between the latest two.
+    step: Duration,
+}
+
+impl FileTime {
+    /// A frame's time by both clocks, as if it were shown at its pace. `now` is the start of the one, and what the other says
+    /// now.
+    pub fn at(&mut self, pts: Duration, now: (Instant, SystemTime)) -> (Instant, SystemTime) {
+        if pts + READ_AGAIN < self.latest {
+            self.before += self.latest + self.step;
+            self.latest = pts;
+        } else if pts > self.latest {
+            (self.step, self.latest) = (pts - self.latest, pts);
+        }
+        let passed = self.before + pts;
+        (now.0 + passed, *self.begun.get_or_insert(now.1) + passed)
+    }
+}
+
 fn distance(a: SystemTime, b: SystemTime) -> Duration {
     a.duration_since(b).unwrap_or_else(|e| e.duration())
 }
@@ -136,6 +165,22 @@ mod tests {
         assert_eq!((stepped.wall, stepped.err_ms), (noon(), 3_600_000));
         let later = clock.local(noon() + 5 * MS, ClockSource::HostArrival);
         assert_eq!((later.wall, later.err_ms), (noon() + 5 * MS, 0));
+    }
+
+    #[test]
+    fn a_file_read_fast_has_its_own_time_which_goes_on_over_its_readings() {
+        let (start, mut file) = (Instant::now(), FileTime::default());
+        // Of 10 frames/s, each a millisecond after the other; 20 frames, read twice.
+        let times: Vec<Duration> = (0..40u32)
+            .map(|n| {
+                let (at, wall) = file.at(MS * 100 * (n % 20), (start, noon() + MS * n));
+                assert_eq!(at - start, wall.duration_since(noon()).expect("not before the first"));
+                at - start
+            })
+            .collect();
+        assert_eq!(times, (0..40).map(|n| MS * 100 * n).collect::<Vec<_>>());
+        let late = file.at(MS * 1860, (start, noon())).0 - start;
+        assert_eq!(late, MS * 3860, "out of order, in the same reading");
     }
 
     #[test]

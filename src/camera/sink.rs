@@ -11,7 +11,7 @@ use gstreamer::prelude::*;
 use gstreamer_app::AppSink;
 use gstreamer_video::{VideoInfo, VideoMeta};
 
-use super::clock::{Arrival, Arrivals, CaptureClock};
+use super::clock::{Arrival, Arrivals, CaptureClock, FileTime};
 use super::decode;
 use super::memory::{self, Memory};
 use super::pipeline::{CameraError, Pipeline};
@@ -40,6 +40,7 @@ struct BootState {
     connection: u32,
     clock: CaptureClock,
     limiter: RateLimit,
+    file: FileTime,
 }
 
 /// What one connection has learnt; read by the camera's thread.
@@ -196,8 +197,10 @@ impl Intake {
         let mut boot = lock(&self.boot);
         let (seq, number) = (boot.next_seq, boot.connection);
         boot.next_seq += 1;
-        // A file read as fast as possible is thinned out by its own time, not by how fast it is read.
-        let at = buffer.pts().filter(|_| self.is_fast_file()).map_or(arrived, |pts| self.origin + pts.into());
+        // A file read as fast as possible lives in its own time, not in that of its reader: there it is thinned out, gated and
+        // tracked.
+        let own = buffer.pts().filter(|_| self.is_fast_file());
+        let (at, wall) = own.map_or((arrived, wall), |pts| boot.file.at(pts.into(), (self.origin, wall)));
         if self.config.fps_max.is_some_and(|fps_max| !boot.limiter.passes(at, fps_max)) {
             drop(boot);
             self.metrics.skipped_fps.inc();

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use crate::config::EventRules;
-use crate::frame::{CameraId, ClockSource, FrameInfo};
+use crate::frame::CameraId;
 use crate::rate::Bucket;
 
 /// The bucket holds what comes in so many seconds: a bus that empties is no noise.
@@ -21,10 +21,8 @@ pub struct Admission {
 }
 
 impl Admission {
-    /// It is `at` now. A file is held to its own time: read fast, it has as many events as at its pace.
-    pub fn pass_time(&mut self, at: Duration, frame: &FrameInfo, rules: &EventRules) {
-        let own = frame.pts_ns.filter(|_| frame.captured.clock == ClockSource::File);
-        let at = own.map_or(at, Duration::from_nanos);
+    /// It is `at` now.
+    pub fn pass_time(&mut self, at: Duration, rules: &EventRules) {
         // As the frame before left it: nobody waited for what it holds.
         self.noisy &= !self.bucket.is_full();
         self.bucket.fill(at, rules.new_hz_max);

@@ -20,8 +20,6 @@ struct Play {
     snapshots: Vec<Snapshot>,
     suppressed: u64,
     notices: usize,
-    /// The time of a file from one frame to the next.
-    file_step: Option<Duration>,
 }
 
 impl Play {
@@ -71,19 +69,16 @@ impl Play {
             snapshots: Vec::new(),
             suppressed: 0,
             notices: 0,
-            file_step: None,
         }
     }
 
     /// A frame with boxes of a class around `x`.
     fn frame(&mut self, class: u32, score: f32, x: &[f32]) {
         let at = STEP * self.frame as u32;
-        let clock = if self.file_step.is_some() { ClockSource::File } else { ClockSource::HostArrival };
-        let captured = Captured { wall: SystemTime::UNIX_EPOCH + at, clock, err_ms: 0 };
+        let captured = Captured { wall: SystemTime::UNIX_EPOCH + at, clock: ClockSource::HostArrival, err_ms: 0 };
         let now = Instant::now();
         let (camera, size) = (CameraId::new("gate"), (1000, 1000));
-        let pts_ns = self.file_step.map(|step| (step * self.frame as u32).as_nanos() as u64);
-        let (seq, connection, gate) = (self.frame, 0, None);
+        let (seq, connection, pts_ns, gate) = (self.frame, 0, None, None);
         let frame = FrameInfo { camera, seq, connection, arrived: now, decoded: now, captured, pts_ns, size, gate };
         let model = Arc::new(Model::default());
         let found: Vec<Detection> =
@@ -329,21 +324,4 @@ fn a_track_that_goes_on_has_its_turn_among_noise() {
     assert_eq!(ids, ["gate-abc123-0", "gate-abc123-1"]);
     assert_eq!((news[1].frame, news[1].start.as_str()), (100, "1970-01-01T00:00:00.100Z"));
     assert!(play.suppressed > 0 && play.notices == 1, "{} {}", play.suppressed, play.notices);
-}
-
-#[test]
-fn a_file_that_is_read_fast_is_held_to_its_own_time() {
-    let suppressed = |file_step: Option<Duration>| {
-        let mut play = Play::tracking(EventRules { new_hz_max: 1.0, ..all() }, 1);
-        play.file_step = file_step;
-        let mut random = fastrand::Rng::with_seed(3);
-        for _ in 0..100 {
-            let boxes: Vec<f32> = (0..random.usize(..4)).map(|_| random.f32()).collect();
-            play.frame(0, 0.9, &boxes);
-        }
-        play.suppressed
-    };
-    assert_eq!(suppressed(Some(Duration::from_secs(3))), 0, "at most a track a second of the file");
-    let paced = suppressed(Some(STEP));
-    assert!(paced > 0 && paced == suppressed(None), "{paced}");
 }
