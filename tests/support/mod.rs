@@ -6,6 +6,7 @@ pub mod certificates;
 pub mod clips;
 pub mod cores;
 pub mod daemon;
+pub mod link;
 pub mod mosquitto;
 pub mod onnx;
 pub mod program;
