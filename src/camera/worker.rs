@@ -38,6 +38,7 @@ const CALL_LIMIT: Duration = Duration::from_secs(5);
 /// How a camera is told what to do. Dropping it ends the camera.
 pub struct Control {
     enabled: Arc<AtomicBool>,
+    hurry: Arc<AtomicBool>,
     nudge: Sender<()>,
 }
 
@@ -46,6 +47,12 @@ impl Control {
     pub fn enable(&self, on: bool) {
         self.enabled.store(on, Ordering::Relaxed);
         // Full means that the thread is about to look.
+        let _ = self.nudge.try_send(());
+    }
+
+    /// It need not wait out its back-off. One that was refused waits all the same.
+    pub fn hurry(&self) {
+        self.hurry.store(true, Ordering::Relaxed);
         let _ = self.nudge.try_send(());
     }
 
@@ -71,10 +78,11 @@ pub fn start(config: CameraConfig, slot: SlotWriter, metrics: CameraMetrics, boa
     let id = config.id.clone();
     let name = format!("cam-{id}");
     let enabled = Arc::new(AtomicBool::new(config.enabled));
-    let control = Control { enabled: Arc::clone(&enabled), nudge };
+    let hurry = Arc::new(AtomicBool::new(false));
+    let control = Control { enabled: Arc::clone(&enabled), hurry: Arc::clone(&hurry), nudge };
     let thread = worker::spawn(&name, move || {
         let intake = Arc::new(Intake::new(config, slot, metrics, Instant::now()));
-        Life { intake, board, orders, enabled, since: None, held: None, seeks: true }.run();
+        Life { intake, board, orders, enabled, hurry, since: None, held: None, seeks: true }.run();
     });
     Camera { id, control, thread }
 }
@@ -95,6 +103,8 @@ struct Life {
     orders: Receiver<()>,
     /// The newest order.
     enabled: Arc<AtomicBool>,
+    /// Whether the next back-off may be cut short.
+    hurry: Arc<AtomicBool>,
     since: Option<(CameraStatus, SystemTime)>,
     /// Why and until when no attempt is made, even if the camera is switched off and on.
     held: Option<(CameraError, Instant)>,
@@ -157,7 +167,7 @@ impl Life {
                         continue;
                     }
                     self.failed(&error, backoff.failures(), delay);
-                    if !self.wait(Some(Instant::now() + delay)) {
+                    if !self.wait_to_retry(delay) {
                         return;
                     }
                 }
@@ -217,6 +227,7 @@ impl Life {
             // Again when the size changes in the stream, or the camera's clock becomes known.
             if seen.size.is_some() && (seen.size, seen.clock) != (said.size, said.clock) {
                 self.intake.set_live(true);
+                self.hurry.store(false, Ordering::Relaxed);
                 self.say_online(&seen);
                 said = seen;
             }
@@ -313,6 +324,22 @@ impl Life {
             };
             match order {
                 Ok(()) if due.is_some() && self.enabled.load(Ordering::Relaxed) => {}
+                Ok(()) | Err(RecvTimeoutError::Timeout) => return true,
+                Err(RecvTimeoutError::Disconnected) => return false,
+            }
+        }
+    }
+
+    /// As [`Life::wait`], but others that come back cut it short.
+    fn wait_to_retry(&mut self, delay: Duration) -> bool {
+        let failed = Instant::now();
+        let mut due = failed + delay;
+        loop {
+            if self.hurry.swap(false, Ordering::Relaxed) {
+                due = due.min(failed + RETRY_MIN);
+            }
+            match self.orders.recv_deadline(due) {
+                Ok(()) if self.enabled.load(Ordering::Relaxed) => {}
                 Ok(()) | Err(RecvTimeoutError::Timeout) => return true,
                 Err(RecvTimeoutError::Disconnected) => return false,
             }

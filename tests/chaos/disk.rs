@@ -11,34 +11,12 @@ use watchpost::event::NoticeKind;
 use watchpost::metrics::PublishMetrics;
 use watchpost::publish::{self, Identity, Wanted};
 
+use crate::alone;
 use crate::support::mosquitto::{Mosquitto, Subscriber, free_port, wait_until};
 use crate::support::publisher::{Box, config, notice};
 
-/// Set in a process that may be given such a limit.
-const CHILD: &str = "WATCHPOST_FULL_DISK";
 /// More than the channel to the disk and what waits behind it hold.
 const MESSAGES: u32 = 20_000;
-
-/// Runs a test again as a process of its own; true in that process.
-fn alone(name: &str) -> bool {
-    if std::env::var_os(CHILD).is_some() {
-        return true;
-    }
-    // Beyond its limit the system also sends a signal, which would end it.
-    let mut shell = Command::new("sh");
-    shell
-        .args(["-c", "trap '' XFSZ; exec \"$0\" --exact \"$1\" --nocapture"])
-        .arg(std::env::current_exe().unwrap());
-    let output = shell.arg(format!("disk::{name}")).env(CHILD, "1").output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(
-        output.status.success() && text.contains("1 passed"),
-        "{text}\n{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    println!("{text}");
-    false
-}
 
 /// This process may make no file longer.
 fn may_write(most: &str) {
@@ -84,14 +62,14 @@ fn full(most: impl Fn(u64) -> u64) {
 
 #[test]
 fn a_disk_that_takes_nothing_stalls_nobody_and_what_is_lost_is_counted() {
-    if alone("a_disk_that_takes_nothing_stalls_nobody_and_what_is_lost_is_counted") {
+    if alone("disk::a_disk_that_takes_nothing_stalls_nobody_and_what_is_lost_is_counted", &[]) {
         full(|_| 0);
     }
 }
 
 #[test]
 fn a_full_disk_stalls_nobody_and_what_is_lost_is_counted() {
-    if alone("a_full_disk_stalls_nobody_and_what_is_lost_is_counted") {
+    if alone("disk::a_full_disk_stalls_nobody_and_what_is_lost_is_counted", &[]) {
         full(|size| size);
     }
 }
@@ -107,7 +85,7 @@ fn refusal(state: &Path) -> Option<String> {
 
 #[test]
 fn a_start_on_a_full_disk_is_refused_in_words() {
-    if !alone("a_start_on_a_full_disk_is_refused_in_words") {
+    if !alone("disk::a_start_on_a_full_disk_is_refused_in_words", &[]) {
         return;
     }
     let state = TempDir::new().unwrap();

@@ -13,6 +13,5 @@ mod on_demand;
 mod pool;
 mod reload;
 mod repeat;
-mod rig;
 mod rtsp;
 mod snapshots;

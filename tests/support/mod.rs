@@ -11,6 +11,7 @@ pub mod mosquitto;
 pub mod onnx;
 pub mod program;
 pub mod publisher;
+pub mod rig;
 pub mod rtsp;
 pub mod schemas;
 pub mod tap;
