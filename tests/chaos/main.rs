@@ -8,6 +8,7 @@ mod broker;
 mod cameras;
 mod disk;
 mod reconnects;
+mod slow;
 
 use std::process::Command;
 
