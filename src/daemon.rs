@@ -195,6 +195,11 @@ impl Graph {
         true
     }
 
+    /// The camera need not wait out its back-off.
+    pub fn hurry(&self, camera: &CameraId) {
+        self.cameras.get(camera).iter().for_each(|camera| camera.control.hurry());
+    }
+
     /// The camera's next frame becomes a picture, whatever is in it: an [`Output::OnDemand`].
     pub fn ask_for_picture(&self, camera: &CameraId) {
         self.asked.iter().for_each(|asked| asked.ask(camera));

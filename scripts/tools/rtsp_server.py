@@ -9,9 +9,16 @@ never outlives whoever started it. Commands on standard input, one a line:
     start NAME     brings it back
     freeze NAME    keeps the connections but sends no more frames
     thaw NAME      goes on sending
+    garble NAME    from now on cuts access units short, turns bits in them and puts NAL units of noise between
+    clean NAME     sends them as they are again
+
+A stream of `FILE+FILE` plays one clip after the other, so its size changes on the way. `bare:FILE` (H.264) sends parameter
+sets with its first frame alone, so that whoever comes later has those of the SDP. What is to be garbled is `raw:FILE`.
 """
 
 import argparse
+import random
+import re
 import signal
 import sys
 import threading
@@ -76,12 +83,35 @@ class Clip:
             yield buffer.extract_dup(0, buffer.get_size()), buffer.pts, dts
 
 
+def without_parameter_sets(data):
+    """An H.264 access unit, its slices alone."""
+    units = [unit for unit in re.split(b"\x00\x00\x00?\x01", data) if unit]
+    return b"".join(b"\x00\x00\x00\x01" + unit for unit in units if unit[0] & 31 in (1, 5))
+
+
+def garbled(data, chance):
+    """An access unit after a bad way, or as it was."""
+    match chance.randrange(4):
+        case 0:
+            return data[: chance.randrange(6, max(7, len(data)))]
+        case 1:
+            damaged = bytearray(data)
+            for _ in range(1 + len(data) // 200):
+                damaged[chance.randrange(5, len(data))] ^= 1 << chance.randrange(8)
+            return bytes(damaged)
+        case 2:
+            return b"\x00\x00\x00\x01" + chance.randbytes(chance.randrange(2, 2000)) + data
+        case _:
+            return data
+
+
 class Stream:
     """One name: its launch line, and the clip behind it (none for a test picture)."""
 
     def __init__(self, name, what):
-        self.path, self.clip = f"/{name}", None
+        self.path, self.units, self.length = f"/{name}", [], 0
         self.frozen, self.waiting = False, []
+        self.garbled, self.random = False, random.Random(1)
         if what.startswith("test:"):
             size, fps = what[5:].split("@")
             width, height = size.split("x")
@@ -91,20 +121,29 @@ class Stream:
                 "video/x-h264,profile=baseline ! rtph264pay name=pay0 pt=96 config-interval=-1"
             )
         else:
-            self.clip = Clip(what)
-            codec = self.clip.codec
+            bare, raw = what.startswith("bare:"), what.startswith(("bare:", "raw:"))
+            clips = [Clip(path) for path in what.removeprefix("bare:").removeprefix("raw:").split("+")]
+            for clip in clips:
+                shift = self.length - clip.start
+                self.units += [(data, pts + shift, dts + shift) for data, pts, dts in clip.units]
+                self.length += clip.length
+            if bare:
+                self.units[1:] = [(without_parameter_sets(data), pts, dts) for data, pts, dts in self.units[1:]]
+            codec = clips[0].codec
+            # A parser would mend what is garbled.
+            parse = "" if raw else f"{codec}parse ! "
             self.launch = (
                 f"appsrc name=source is-live=true format=time max-bytes=200000 "
-                f"caps=video/x-{codec},stream-format=byte-stream,alignment=au ! {codec}parse ! "
-                f"rtp{codec}pay name=pay0 pt=96 config-interval=-1"
+                f"caps=video/x-{codec},stream-format=byte-stream,alignment=au ! {parse}"
+                f"rtp{codec}pay name=pay0 pt=96 config-interval={0 if bare else -1}"
             )
 
     def configure(self, _factory, media):
         """Called for each new media: its own position in the clip."""
-        source = media.get_element().get_by_name_recurse_up("source") if self.clip else None
+        source = media.get_element().get_by_name_recurse_up("source") if self.units else None
         if source is None:
             return
-        state = {"next": 0, "offset": -self.clip.start}
+        state = {"next": 0, "offset": 0}
         source.connect("need-data", self._push, state)
 
     def thaw(self):
@@ -117,14 +156,16 @@ class Stream:
         if self.frozen:
             self.waiting.append((source, state))
             return
-        data, pts, dts = self.clip.units[state["next"]]
+        data, pts, dts = self.units[state["next"]]
+        if self.garbled:
+            data = garbled(data, self.random)
         buffer = Gst.Buffer.new_wrapped(data)
         buffer.pts = max(0, pts + state["offset"])
         buffer.dts = max(0, dts + state["offset"])
         state["next"] += 1
-        if state["next"] == len(self.clip.units):
+        if state["next"] == len(self.units):
             state["next"] = 0
-            state["offset"] += self.clip.length
+            state["offset"] += self.length
         source.emit("push-buffer", buffer)
 
 
@@ -190,7 +231,7 @@ class Server:
     def command(self, line):
         words = line.split()
         if len(words) != 2 or words[1] not in self.streams:
-            print(f"rtsp_server: {line.strip()!r}: say stop, start, freeze or thaw and a stream's name", file=sys.stderr)
+            print(f"rtsp_server: {line.strip()!r}: say stop, start, freeze, thaw, garble or clean and a stream's name", file=sys.stderr)
             return
         verb, stream = words[0], self.streams[words[1]]
         if verb == "stop":
@@ -203,6 +244,8 @@ class Server:
             stream.frozen = True
         elif verb == "thaw":
             stream.thaw()
+        elif verb in ("garble", "clean"):
+            stream.garbled = verb == "garble"
         print(f"done {line.strip()}", flush=True)
 
 
@@ -210,7 +253,7 @@ def arguments():
     parser = argparse.ArgumentParser(description="A small RTSP camera that plays clips in an endless loop.")
     parser.add_argument("--address", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0, help="0 takes any free port")
-    parser.add_argument("--stream", action="append", required=True, metavar="NAME=FILE|NAME=test:WxH@FPS")
+    parser.add_argument("--stream", action="append", required=True, metavar="NAME=[raw:|bare:]FILE[+FILE]|NAME=test:WxH@FPS")
     parser.add_argument("--user")
     parser.add_argument("--password", default="")
     parser.add_argument("--auth", choices=("basic", "digest"), default="digest")

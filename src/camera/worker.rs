@@ -39,6 +39,7 @@ const CALL_LIMIT: Duration = Duration::from_secs(5);
 /// How a camera is told what to do. Dropping it ends the camera.
 pub struct Control {
     enabled: Arc<AtomicBool>,
+    hurry: Arc<AtomicBool>,
     nudge: Sender<()>,
     gate: Option<Arc<Gate>>,
 }
@@ -54,6 +55,12 @@ impl Control {
     /// Whether somebody waits for a picture: no frame is too still for that.
     pub fn ask_for_picture(&self, waits: bool) {
         self.gate.iter().for_each(|gate| gate.ask(waits));
+    }
+
+    /// It need not wait out its back-off. One that was refused waits all the same.
+    pub fn hurry(&self) {
+        self.hurry.store(true, Ordering::Relaxed);
+        let _ = self.nudge.try_send(());
     }
 
     /// The newest order.
@@ -78,11 +85,12 @@ pub fn start(config: CameraConfig, slot: SlotWriter, metrics: CameraMetrics, boa
     let id = config.id.clone();
     let name = format!("cam-{id}");
     let enabled = Arc::new(AtomicBool::new(config.enabled));
+    let hurry = Arc::new(AtomicBool::new(false));
     let gate = config.motion.as_ref().map(|motion| Arc::new(Gate::new(motion, config.mask.as_deref())));
-    let control = Control { enabled: Arc::clone(&enabled), nudge, gate: gate.clone() };
+    let control = Control { enabled: Arc::clone(&enabled), hurry: Arc::clone(&hurry), nudge, gate: gate.clone() };
     let thread = worker::spawn(&name, move || {
         let intake = Arc::new(Intake::new(config, gate, slot, metrics, Instant::now()));
-        Life { intake, board, orders, enabled, since: None, held: None, seeks: true }.run();
+        Life { intake, board, orders, enabled, hurry, since: None, held: None, seeks: true }.run();
     });
     Camera { id, control, thread }
 }
@@ -103,6 +111,8 @@ struct Life {
     orders: Receiver<()>,
     /// The newest order.
     enabled: Arc<AtomicBool>,
+    /// Whether the next back-off may be cut short.
+    hurry: Arc<AtomicBool>,
     since: Option<(CameraStatus, SystemTime)>,
     /// Why and until when no attempt is made, even if the camera is switched off and on.
     held: Option<(CameraError, Instant)>,
@@ -165,7 +175,7 @@ impl Life {
                         continue;
                     }
                     self.failed(&error, backoff.failures(), delay);
-                    if !self.wait(Some(Instant::now() + delay)) {
+                    if !self.wait_to_retry(delay) {
                         return;
                     }
                 }
@@ -225,6 +235,7 @@ impl Life {
             // Again when the size changes in the stream, or the camera's clock becomes known.
             if seen.size.is_some() && (seen.size, seen.clock) != (said.size, said.clock) {
                 self.intake.set_live(true);
+                self.hurry.store(false, Ordering::Relaxed);
                 self.say_online(&seen);
                 said = seen;
             }
@@ -321,6 +332,22 @@ impl Life {
             };
             match order {
                 Ok(()) if due.is_some() && self.enabled.load(Ordering::Relaxed) => {}
+                Ok(()) | Err(RecvTimeoutError::Timeout) => return true,
+                Err(RecvTimeoutError::Disconnected) => return false,
+            }
+        }
+    }
+
+    /// As [`Life::wait`], but others that come back cut it short.
+    fn wait_to_retry(&mut self, delay: Duration) -> bool {
+        let failed = Instant::now();
+        let mut due = failed + delay;
+        loop {
+            if self.hurry.swap(false, Ordering::Relaxed) {
+                due = due.min(failed + RETRY_MIN);
+            }
+            match self.orders.recv_deadline(due) {
+                Ok(()) if self.enabled.load(Ordering::Relaxed) => {}
                 Ok(()) | Err(RecvTimeoutError::Timeout) => return true,
                 Err(RecvTimeoutError::Disconnected) => return false,
             }

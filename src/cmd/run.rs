@@ -314,6 +314,7 @@ impl<'a> Daemon<'a> {
             }
             self.publisher.notice(transition.kind, camera, text.clone());
         }
+        report.hurried.iter().for_each(|camera| self.graph.hurry(camera));
         // A change is told at once, the rest in its turn.
         let all = now >= self.health_due || !report.transitions.is_empty();
         let refresh = now >= self.state_due;

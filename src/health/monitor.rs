@@ -1,6 +1,7 @@
 //! Rates, states and sentences out of a row of snapshots. Pure: the snapshots and the clocks are arguments.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::{CameraInput, HealthInput};
@@ -24,6 +25,11 @@ pub const AGE_P95_LIMIT: Duration = Duration::from_secs(1);
 /// notices every few seconds.
 pub const CALM: Duration = Duration::from_secs(10);
 
+/// Cameras that were lost within this long of each other are taken to be behind one switch that failed.
+const COMMON_OUTAGE: Duration = Duration::from_secs(10);
+/// While several cameras are away, each is hurried once in this time, which is the longest back-off, one after the other: of
+/// 16 one tries every 4 s.
+const PROBE_ROUND: Duration = Duration::from_secs(60);
 /// Cameras named in a sentence about overload; the others are counted.
 const NAMED_MAX: usize = 3;
 /// Snapshots kept, should `observe` be called far more often than once a second.
@@ -38,6 +44,9 @@ pub struct HealthReport {
     pub states: BTreeMap<CameraId, CameraState>,
     /// Cameras whose thread reported since the last call, and new ones: their state is to be sent.
     pub changed: BTreeSet<CameraId>,
+    /// Cameras that need not wait out their back-off: those that went with one that just came back, and while several
+    /// are away, each in its turn, so that an end of what they have in common shows soon.
+    pub hurried: BTreeSet<CameraId>,
     /// What began or ended since the last call, once each.
     pub transitions: Vec<Transition>,
     /// Connected to the broker.
@@ -65,6 +74,10 @@ pub struct Monitor {
     snapshots: VecDeque<(Instant, HealthInput)>,
     /// Cameras that went from online to offline and have not come back.
     lost: BTreeSet<CameraId>,
+    /// Cameras that are offline, and since when.
+    away: BTreeMap<CameraId, Instant>,
+    /// Who of them was hurried last, and when.
+    probed: Option<(CameraId, Instant)>,
     /// When overload was last seen, while it lasts.
     overload_seen: Option<Instant>,
 }
@@ -91,6 +104,8 @@ impl Monitor {
             seq: 0,
             snapshots: VecDeque::new(),
             lost: BTreeSet::new(),
+            away: BTreeMap::new(),
+            probed: None,
             overload_seen: None,
         }
     }
@@ -98,6 +113,7 @@ impl Monitor {
     /// The camera is no more, or is another from now on: what it was like before says nothing about it.
     pub fn forget(&mut self, camera: &CameraId) {
         self.lost.remove(camera);
+        self.away.remove(camera);
         for (_, input) in &mut self.snapshots {
             input.cameras.remove(camera);
         }
@@ -113,6 +129,8 @@ impl Monitor {
     pub fn observe(&mut self, now: Instant, wall: SystemTime, input: &HealthInput) -> HealthReport {
         let mut transitions = Vec::new();
         let changed = self.changes(input, &mut transitions);
+        let mut hurried = self.companions(now, input);
+        hurried.extend(self.probe(now));
         self.keep(now, input);
         let rates: BTreeMap<&CameraId, Rates> =
             input.cameras.iter().map(|(id, camera)| (id, self.rates(now, id, camera))).collect();
@@ -122,6 +140,7 @@ impl Monitor {
             health: self.health(now, wall, input, &rates, overload, pressed),
             states: input.cameras.iter().map(|(id, c)| (id.clone(), state(now, id, c, rates[id].fps))).collect(),
             changed,
+            hurried,
             transitions,
             mqtt_connected: input.publish.connected,
         }
@@ -158,6 +177,35 @@ impl Monitor {
             }
         }
         changed
+    }
+
+    /// Keeps who is away, and says who went with those that have just come back.
+    fn companions(&mut self, now: Instant, input: &HealthInput) -> BTreeSet<CameraId> {
+        let status = |id: &CameraId| input.cameras.get(id).map(|camera| camera.report.status);
+        let back = |id: &CameraId, _: &mut Instant| status(id) == Some(CameraStatus::Online);
+        let back: Vec<Instant> = self.away.extract_if(.., back).map(|(_, since)| since).collect();
+        self.away.retain(|id, _| status(id) == Some(CameraStatus::Offline));
+        let offline = input.cameras.iter().filter(|(_, camera)| camera.report.status == CameraStatus::Offline);
+        for (id, _) in offline {
+            self.away.entry(id.clone()).or_insert(now);
+        }
+        let with = |since: &Instant| {
+            back.iter().any(|other| since.max(other).duration_since(*since.min(other)) <= COMMON_OUTAGE)
+        };
+        self.away.iter().filter(|(_, since)| with(since)).map(|(id, _)| id.clone()).collect()
+    }
+
+    /// The next camera of several that are away, where it is time.
+    fn probe(&mut self, now: Instant) -> Option<CameraId> {
+        let away = u32::try_from(self.away.len()).ok().filter(|away| *away > 1)?;
+        let next = match &self.probed {
+            Some((_, at)) if now.saturating_duration_since(*at) < PROBE_ROUND / away => return None,
+            Some((last, _)) => self.away.range((Bound::Excluded(last), Bound::Unbounded)).next(),
+            None => None,
+        };
+        let (id, _) = next.or_else(|| self.away.first_key_value())?;
+        self.probed = Some((id.clone(), now));
+        Some(id.clone())
     }
 
     fn keep(&mut self, now: Instant, input: &HealthInput) {

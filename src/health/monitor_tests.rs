@@ -160,6 +160,52 @@ fn a_lost_camera_is_said_once_and_so_is_its_return() {
 }
 
 #[test]
+fn the_first_camera_back_hurries_those_that_went_with_it_and_no_other() {
+    let ids = ["dead", "gate", "yard", "hall", "off"];
+    let mut world = World::new(&ids);
+    let all = |world: &mut World, ids: &[&str], status| {
+        ids.iter().for_each(|id| world.report(id, status, "word"));
+        // Turns are another matter.
+        world.monitor.probed = Some((CameraId::new("dead"), world.start + Duration::from_secs(world.second + 1)));
+        world.tick().hurried
+    };
+    assert!(all(&mut world, &ids, CameraStatus::Online).is_empty());
+    all(&mut world, &["dead"], CameraStatus::Offline);
+    (0..60).for_each(|_| drop(world.tick()));
+    all(&mut world, &["gate", "off"], CameraStatus::Offline);
+    // Each notices in its own time.
+    (0..8).for_each(|_| drop(world.tick()));
+    all(&mut world, &["yard", "hall"], CameraStatus::Offline);
+    assert!(all(&mut world, &["off"], CameraStatus::Disabled).is_empty());
+    let together = BTreeSet::from([CameraId::new("hall"), CameraId::new("yard")]);
+    assert_eq!(all(&mut world, &["gate"], CameraStatus::Online), together);
+    assert!(all(&mut world, &[], CameraStatus::Online).is_empty(), "once");
+    assert_eq!(all(&mut world, &["hall"], CameraStatus::Online), BTreeSet::from([CameraId::new("yard")]));
+    assert!(all(&mut world, &["yard"], CameraStatus::Online).is_empty(), "the dead one went long before");
+}
+
+#[test]
+fn while_several_are_away_one_after_the_other_tries_and_none_too_often() {
+    let ids: Vec<String> = (0..16).map(|n| format!("cam{n:02}")).collect();
+    let mut world = World::new(&ids.iter().map(String::as_str).collect::<Vec<_>>());
+    ids.iter().for_each(|id| world.report(id, CameraStatus::Offline, "connection refused"));
+    let mut tries: BTreeMap<CameraId, Vec<u64>> = BTreeMap::new();
+    let mut all = Vec::new();
+    for second in 0..600 {
+        for id in world.tick().hurried {
+            tries.entry(id).or_default().push(second);
+            all.push(second);
+        }
+    }
+    assert!(all.windows(2).all(|pair| pair[1] - pair[0] <= 4), "{all:?}");
+    assert_eq!(tries.len(), 16);
+    assert!(tries.values().flat_map(|at| at.windows(2)).all(|pair| pair[1] - pair[0] >= 60), "{tries:?}");
+    // Alone, its own back-off is all there is.
+    ids[1..].iter().for_each(|id| world.report(id, CameraStatus::Disabled, "switched off"));
+    assert!((0..120).all(|_| world.tick().hurried.is_empty()));
+}
+
+#[test]
 fn a_camera_that_starts_or_is_switched_off_is_neither_lost_nor_back() {
     let mut world = World::new(&["gate"]);
     world.report("gate", CameraStatus::Offline, "connecting");

@@ -59,6 +59,13 @@ impl Fault {
         Self::new(Kind::Network, format!("the broker {endpoint} has stopped taking data; connecting anew"))
     }
 
+    /// Messages are in flight, and the broker acknowledges none.
+    pub fn deaf(endpoint: &str, patience: Duration) -> Self {
+        let seconds = patience.as_secs();
+        let text = format!("the broker {endpoint} has acknowledged nothing for {seconds} s; connecting anew");
+        Self::new(Kind::Network, text)
+    }
+
     /// From the MQTT 3.1.1 client.
     pub fn from_v4(error: &rumqttc::ConnectionError, endpoint: &Endpoint) -> Self {
         use rumqttc::{ConnectReturnCode as Code, ConnectionError as E, StateError, mqttbytes};

@@ -20,6 +20,8 @@
 mod commands;
 mod connection;
 mod consumers;
+#[cfg(test)]
+mod damage_tests;
 mod draft;
 mod embedded;
 mod fault;
@@ -89,7 +91,7 @@ pub enum PublishError {
     #[error("{0}")]
     Tls(String),
     /// The spool cannot be opened: exit code 74.
-    #[error("the spool {} cannot be opened ({reason}): give a state_dir that this user may write to, and run one watchpost in it", path.display())]
+    #[error("the spool {} cannot be opened ({reason}): give a state_dir that this user may write to and whose disk has room, and run one watchpost in it", path.display())]
     Spool {
         /// Its file.
         path: PathBuf,

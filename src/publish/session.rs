@@ -3,7 +3,7 @@
 //! Order after the CONNACK: subscription, `online`, the whole retained map, then the spool from its cursor.
 //! Later changes of the retained map overtake the spool; `detections` and `health` go beside both.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::commands::{self, Acknowledgement, Judgement, Request};
 use super::connection::{Client, Happened, Incoming, Limits, Verdict};
@@ -60,6 +60,8 @@ pub struct Session<'a> {
     live_in_client: usize,
     phase: Phase,
     proven: bool,
+    /// Since when messages are in flight and none of them was answered.
+    unanswered: Option<Instant>,
 }
 
 impl<'a> Session<'a> {
@@ -79,6 +81,7 @@ impl<'a> Session<'a> {
             live_in_client: 0,
             phase: Phase::Open,
             proven: false,
+            unanswered: None,
         };
         client.subscribe(&[shared.topics.enabled_set_filter(), shared.topics.command_filter()])?;
         session.publish(shared.topics.status().as_str(), true, b"online".to_vec(), Item::Status)?;
@@ -89,6 +92,16 @@ impl<'a> Session<'a> {
     /// Whether the broker has acknowledged anything: only then was the connection worth something.
     pub fn is_proven(&self) -> bool {
         self.proven
+    }
+
+    /// Whether the broker has answered for nothing in so long a time, though something is in flight: one that still
+    /// answers pings would hold up the spool for ever.
+    pub fn is_deaf(&mut self, now: Instant, patience: Duration) -> bool {
+        if self.window.is_empty() {
+            self.unanswered = None;
+            return false;
+        }
+        now.duration_since(*self.unanswered.get_or_insert(now)) > patience
     }
 
     /// Hands over as much as may be in flight.
@@ -222,6 +235,7 @@ impl<'a> Session<'a> {
     }
 
     fn settled(&mut self, pkid: u16, verdict: Verdict) -> Result<(), Fault> {
+        self.unanswered = None;
         let item = self.window.settled(pkid).map_err(|error| confused(&error))?;
         match (verdict, item) {
             (Verdict::Accepted, _) => self.proven = true,

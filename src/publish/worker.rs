@@ -2,6 +2,7 @@
 //! again from the cursor after every failure: `run` loops, `run_once` lives one connection.
 
 use std::cell::RefCell;
+use std::collections::{HashSet, VecDeque};
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,7 @@ use super::session::Session;
 use super::spool::Batch;
 use super::{Input, Request, Shared};
 use crate::config::MqttProtocol;
+use crate::event::NoticeKind;
 use crate::worker::Backoff;
 
 /// Waits between attempts.
@@ -25,33 +27,93 @@ const UNWELCOME_WAIT: Duration = Duration::from_secs(30);
 const TICK: Duration = Duration::from_secs(1);
 /// Most entries in one commit.
 const GROUP_MAX: usize = 512;
+/// Most entries kept in memory while the disk takes nothing, looked at once a [`TICK`].
+const BACKLOG_MAX: usize = 4096;
 /// Part of the stop's time that is kept for the good-bye.
 const GOODBYE: Duration = Duration::from_millis(500);
 
+/// What was given and is not yet in a commit.
+struct Waiting<'a> {
+    input: &'a Receiver<Input>,
+    /// What came while the disk took nothing, so that nobody waits for it.
+    backlog: VecDeque<Input>,
+    /// Messages dropped of it that no notice has told of.
+    dropped: u64,
+}
+
+impl Waiting<'_> {
+    fn next(&mut self) -> Result<Input, RecvTimeoutError> {
+        self.backlog.pop_front().map_or_else(|| self.input.recv_timeout(TICK), Ok)
+    }
+
+    fn try_next(&mut self) -> Option<Input> {
+        self.backlog.pop_front().or_else(|| self.input.try_recv().ok())
+    }
+
+    /// Takes what comes, the oldest messages making room; how many of them were dropped.
+    fn gather(&mut self, until: Instant) -> u64 {
+        while self.backlog.len() < 2 * BACKLOG_MAX {
+            match self.input.recv_deadline(until) {
+                Ok(input) => self.backlog.push_back(input),
+                Err(RecvTimeoutError::Timeout) => break,
+                Err(RecvTimeoutError::Disconnected) => {
+                    std::thread::sleep(until.saturating_duration_since(Instant::now()));
+                    break;
+                }
+            }
+        }
+        let dropped = shed(&mut self.backlog, BACKLOG_MAX);
+        self.dropped += dropped;
+        dropped
+    }
+}
+
+/// Of each retained topic the latest stays, and of the messages so many that no more than `most` entries wait: how many
+/// messages, the oldest, were dropped.
+fn shed(backlog: &mut VecDeque<Input>, most: usize) -> u64 {
+    let mut later = HashSet::new();
+    let is_latest = |input: &Input| match input {
+        Input::Retain(topic, _) => later.insert(topic.as_str().to_owned()),
+        Input::Count(topic, _) | Input::Forget(topic) => later.insert(topic.clone()),
+        Input::Message(_) | Input::ForgetThose(_) => true,
+    };
+    let mut latest: Vec<bool> = backlog.iter().rev().map(is_latest).collect();
+    backlog.retain(|_| latest.pop().unwrap_or(true));
+    let mut excess = backlog.len().saturating_sub(most);
+    let before = backlog.len();
+    backlog.retain(|input| {
+        let goes = excess > 0 && matches!(input, Input::Message(_));
+        excess -= usize::from(goes);
+        !goes
+    });
+    (before - backlog.len()) as u64
+}
+
 /// The `spool` thread: ends when every [`super::Publisher`] is gone and all they gave is on disk.
 pub fn spool(shared: &Shared, input: &Receiver<Input>) {
+    let mut waiting = Waiting { input, backlog: VecDeque::new(), dropped: 0 };
     loop {
         let mut batch = Batch::default();
-        match input.recv_timeout(TICK) {
+        match waiting.next() {
             Ok(first) => {
-                take(shared, &mut batch, first);
+                take(shared, &mut waiting, &mut batch, first);
                 while batch.len() < GROUP_MAX
-                    && let Ok(next) = input.try_recv()
+                    && let Some(next) = waiting.try_next()
                 {
-                    take(shared, &mut batch, next);
+                    take(shared, &mut waiting, &mut batch, next);
                 }
             }
             Err(RecvTimeoutError::Timeout) if shared.spool.is_behind() => {}
             Err(RecvTimeoutError::Timeout) => continue,
             Err(RecvTimeoutError::Disconnected) => break,
         }
-        commit(shared, &batch);
+        commit(shared, &mut waiting, &batch);
         shared.wake.notify_one();
     }
     shared.inputs_ended();
 }
 
-fn take(shared: &Shared, batch: &mut Batch, input: Input) {
+fn take(shared: &Shared, waiting: &mut Waiting<'_>, batch: &mut Batch, input: Input) {
     match input {
         Input::Message(draft) => batch.messages.push(draft),
         Input::Retain(topic, body) => batch.retained.push((topic.as_str().to_owned(), Some(body))),
@@ -60,7 +122,7 @@ fn take(shared: &Shared, batch: &mut Batch, input: Input) {
         Input::ForgetThose(which) => {
             // What events retain is known once they are written.
             if !batch.messages.is_empty() {
-                commit(shared, &std::mem::take(batch));
+                commit(shared, waiting, &std::mem::take(batch));
             }
             // Those of this batch, too.
             for (topic, body) in &mut batch.retained {
@@ -71,18 +133,28 @@ fn take(shared: &Shared, batch: &mut Batch, input: Input) {
     }
 }
 
-/// Writes a batch, again and again where the disk fails: meanwhile the channel fills and then blocks.
-fn commit(shared: &Shared, batch: &Batch) {
+/// Writes a batch, again and again where the disk fails. Nobody waits for the disk meanwhile: what comes is kept in memory,
+/// the oldest messages are dropped and counted, and a notice says so once there is room again.
+fn commit(shared: &Shared, waiting: &mut Waiting<'_>, batch: &Batch) {
     let mut complaints = Complaints::default();
     while let Err(error) = shared.spool.commit(batch) {
         if let Some(line) = complaints.hear(&error.to_string(), Instant::now()) {
             tracing::error!("the spool cannot be written: {line}: free or repair the disk of state_dir");
         }
         if shared.stop_at().is_some_and(|at| Instant::now() >= at) {
-            tracing::error!("{} messages could not be spooled before the stop", batch.len());
+            let lost = batch.len() + waiting.backlog.len();
+            tracing::error!("{lost} messages could not be spooled before the stop");
             return;
         }
-        std::thread::sleep(TICK);
+        shared.metrics.spool_dropped.inc_by(waiting.gather(Instant::now() + TICK));
+    }
+    if waiting.dropped > 0 {
+        let text = format!(
+            "The disk of state_dir took nothing: {} messages were dropped, the oldest that waited for it. Free or \
+             repair it.",
+            std::mem::take(&mut waiting.dropped)
+        );
+        waiting.backlog.push_front(Input::Message(shared.notices.draft(NoticeKind::SpoolOverflow, None, text)));
     }
 }
 
@@ -277,11 +349,15 @@ impl<'a> Worker<'a> {
 
     /// The next thing that happens; meanwhile everything that comes in is handed over.
     async fn next(&self, events: &mut Events, session: &mut Option<Session<'_>>) -> Result<Happened, Fault> {
-        let mut next = pin!(timeout(events.patience(), events.next(&self.endpoint)));
+        let patience = events.patience();
+        let mut next = pin!(timeout(patience, events.next(&self.endpoint)));
         loop {
             self.shared.beat();
             if let Some(session) = session {
                 session.fill()?;
+                if session.is_deaf(Instant::now(), patience) {
+                    return Err(Fault::deaf(&self.endpoint.name(), patience));
+                }
             }
             if let Some(stop_at) = self.shared.stop_at() {
                 let now = Instant::now();
@@ -317,6 +393,8 @@ impl<'a> Worker<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::publish::notice::{Identity, Notices};
+    use crate::publish::topic::Topics;
 
     #[test]
     fn a_broker_that_refuses_mqtt_5_is_spoken_to_in_3_1_1() {
@@ -332,6 +410,34 @@ mod tests {
         assert_eq!(choice.version(), Version::V4);
         assert!(!choice.learn(Version::V4, Kind::Network));
         assert_eq!(choice.version(), Version::V5, "it was only being restarted");
+    }
+
+    #[test]
+    fn a_backlog_keeps_the_latest_of_each_topic_and_drops_the_oldest_messages() {
+        let identity = Identity { node: "n".to_owned(), boot: "0123ab".to_owned() };
+        let topics = Topics::new("w", "n").unwrap();
+        let notices = Notices::new(identity, topics.notice());
+        let message = |n: u32| Input::Message(notices.draft(NoticeKind::Started, None, n.to_string()));
+        let retain = |body: &[u8]| Input::Retain(topics.info(), body.to_vec());
+        let mut backlog =
+            VecDeque::from([retain(b"1"), message(0), message(1), Input::Count("a".to_owned(), 1), message(2)]);
+        backlog.extend([retain(b"2"), Input::Forget("a".to_owned()), message(3)]);
+        assert_eq!(shed(&mut backlog, 4), 2);
+        let texts: Vec<String> = backlog
+            .iter()
+            .map(|input| match input {
+                Input::Message(draft) => {
+                    let (body, _) = draft.body(0).unwrap();
+                    serde_json::from_slice::<crate::event::Notice>(&body).unwrap().text
+                }
+                Input::Retain(_, body) => format!("retained {}", body.escape_ascii()),
+                Input::Forget(topic) => format!("forget {topic}"),
+                _ => "another".to_owned(),
+            })
+            .collect();
+        assert_eq!(texts, ["2", "retained 2", "forget a", "3"]);
+        assert_eq!(shed(&mut backlog, 1), 2, "what is retained stays");
+        assert_eq!(backlog.len(), 2);
     }
 
     #[test]

@@ -9,10 +9,10 @@ use watchpost::config::Pace;
 use watchpost::event::{CameraStatus, Detections};
 use watchpost::frame::ClockSource;
 
-use crate::rig::{Rig, file};
 use crate::support::clips::{CLIP_FRAMES, Clip, clip};
 use crate::support::cores::{all_cores, some_cores};
 use crate::support::daemon::{Daemon, camera};
+use crate::support::rig::{Rig, file};
 
 const LIMIT: Duration = Duration::from_secs(30);
 

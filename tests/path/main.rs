@@ -15,6 +15,5 @@ mod people;
 mod pool;
 mod reload;
 mod repeat;
-mod rig;
 mod rtsp;
 mod snapshots;

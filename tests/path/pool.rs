@@ -7,10 +7,10 @@ use watchpost::config::{CameraConfig, Pace};
 use watchpost::event::CameraStatus;
 use watchpost::frame::Frame;
 
-use crate::rig::{LANES, Rig, checksum, file};
 use crate::support::clips::{CLIP_FRAMES, Clip, clip};
 use crate::support::cores::some_cores;
 use crate::support::mosquitto::wait_until;
+use crate::support::rig::{LANES, Rig, checksum, file};
 
 /// Most frames out at once: two batches in flight and one being put together; the slot's own come on top.
 const HELD: usize = 3 * LANES;

@@ -10,9 +10,9 @@ use watchpost::config::{CameraConfig, Pace};
 use watchpost::event::CameraStatus;
 use watchpost::frame::Frame;
 
-use crate::rig::{Rig, checksum, file};
 use crate::support::cores::some_cores;
 use crate::support::mosquitto::wait_until;
+use crate::support::rig::{Rig, checksum, file};
 
 /// H.264 with reordered frames.
 const H264: &str = "x264enc speed-preset=veryfast bframes=2 key-int-max=6 ! h264parse";

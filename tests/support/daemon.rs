@@ -191,6 +191,16 @@ impl Daemon {
         self.broker.port()
     }
 
+    /// Its HTTP server's port.
+    pub fn http_port(&self) -> u16 {
+        self.http
+    }
+
+    /// Sends its broker a signal by name.
+    pub fn signal_broker(&self, name: &str) {
+        self.broker.signal(name);
+    }
+
     /// Publishes a command that the broker is to keep.
     pub fn publish_retained(&self, topic: &str, body: &str) {
         self.watch.publish(&format!("watchpost/box/{topic}"), body, true);

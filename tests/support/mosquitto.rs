@@ -122,6 +122,14 @@ impl Mosquitto {
         }
     }
 
+    /// Stops it as the system does, and waits until it has written what it keeps.
+    pub fn stop(&mut self) {
+        self.signal("TERM");
+        if let Some(mut child) = self.child.take() {
+            child.wait().unwrap();
+        }
+    }
+
     /// Sends it a signal by name (`STOP`, `CONT`, `HUP`).
     pub fn signal(&self, name: &str) {
         let pid = self.child.as_ref().unwrap().id().to_string();

@@ -13,7 +13,7 @@ use watchpost::metrics::CameraMetrics;
 use watchpost::slot::{self, SlotReader};
 use watchpost::track::filter::Filter;
 
-use crate::support::mosquitto::PATIENCE;
+use super::mosquitto::PATIENCE;
 
 /// Lanes of a batch, and with it frames in the slot of a file that is read fast.
 pub const LANES: usize = 4;

@@ -1,0 +1,194 @@
+//! Cameras that fail in every way a camera, its host and the network between can: only they are rebuilt, and all come back.
+
+use std::time::{Duration, Instant};
+
+use watchpost::event::{CameraStatus, NoticeKind};
+
+use crate::support::clips::{Clip, clip};
+use crate::support::cores::{all_cores, some_cores};
+use crate::support::daemon::{Daemon, Heard, camera, undisturbed, witness};
+use crate::support::link::{Condition, Link};
+use crate::support::rtsp::RtspServer;
+
+const LIMIT: Duration = Duration::from_secs(60);
+/// From the end of an outage to the last camera's first frame.
+const BACK: Duration = Duration::from_secs(10);
+const CAMERAS: usize = 16;
+
+/// So many failed attempts make the next wait 16 to 32 s: with back-off alone, most would be late. `WATCHPOST_ATTEMPTS=8`
+/// waits for an outage of minutes.
+#[test]
+fn sixteen_cameras_are_back_within_ten_seconds_of_a_common_outage() {
+    let _cores = all_cores();
+    let Some(small) = clip(Clip::Small) else { return };
+    let attempts = std::env::var("WATCHPOST_ATTEMPTS").map_or(6, |count| count.parse().unwrap());
+    let walk = format!("walk={}", small.display());
+    let server = RtspServer::start(&["--stream", &walk]);
+    let guarded = RtspServer::start(&["--user", "viewer", "--password", "right-Pa55", "--stream", &walk]);
+    let port = server.port.to_string();
+    let ids: Vec<String> = (0..CAMERAS).map(|n| format!("cam{n:02}")).collect();
+    let mut cameras: String = ids.iter().map(|id| camera(id, &server.url("walk"), "fps_max = 2")).collect();
+    // Away since the same time as the others, and not to be hurried.
+    let refused = guarded.url("walk").replace("rtsp://", "rtsp://viewer:wrong-Pa55@");
+    cameras.push_str(&camera("refused", &refused, ""));
+    cameras.push_str(&witness());
+    let begun = Instant::now();
+    let mut daemon = Daemon::start_tiny("batch = 4", &cameras);
+    let all = |heard: &Heard, is: &dyn Fn(&String) -> bool| heard.count("witness") > 0 && ids.iter().all(is);
+    daemon.until("frames of all", LIMIT, |heard| {
+        all(heard, &|id| heard.count(id) >= 2 && heard.is(id, CameraStatus::Online))
+    });
+    // What the machine takes to connect 16, with whatever else runs on it.
+    let pace = begun.elapsed();
+    drop(server);
+    daemon.until("all are lost", LIMIT, |heard| all(heard, &|id| heard.is(id, CameraStatus::Offline)));
+    let outage = Instant::now();
+    daemon.until("attempts of all", Duration::from_secs(600), |heard| {
+        all(heard, &|id| heard.state(id).is_some_and(|state| state.attempts >= attempts))
+    });
+    let _server = RtspServer::start(&["--port", &port, "--stream", &walk]);
+    let back = Instant::now();
+    let since = |heard: &Heard, id: &String| heard.of(id).last().is_some_and(|(at, _)| *at > back);
+    daemon.until("all are back", LIMIT, |heard| all(heard, &|id| since(heard, id)));
+    let took = back.elapsed();
+    println!(
+        "{CAMERAS} cameras, at first connected in {pace:?}, were away for {:?}: back after {took:?}",
+        back - outage
+    );
+    assert!(took < BACK + pace, "all are back after {took:?}, at first connected in {pace:?}");
+    daemon.until("the notices", LIMIT, |heard| {
+        all(heard, &|id| !heard.notices_of(NoticeKind::CameraBack, Some(id)).is_empty())
+    });
+    let state = daemon.heard.state("refused").unwrap();
+    assert_eq!(state.attempts, 1, "one that was refused is not hurried: {state:?}");
+    assert!(state.next_retry_ms.is_some_and(|ms| ms > 120_000), "{state:?}");
+    daemon.finish();
+    // Sixteen connections at once may cost it frames on a busy machine, and no more.
+    assert!(daemon.heard.states["witness"].iter().all(|state| state.attempts == 0));
+    assert!(daemon.heard.notices_of(NoticeKind::CameraLost, Some("witness")).is_empty());
+}
+
+/// The longest time between two messages of a camera.
+fn longest_pause(heard: &Heard, id: &str) -> Duration {
+    let pauses = heard.of(id).windows(2).map(|pair| pair[1].0.duration_since(pair[0].0));
+    pauses.max().unwrap_or_default()
+}
+
+/// `WATCHPOST_GARBLE=600 cargo test --test chaos hostile -- --nocapture` garbles for so many frames.
+#[test]
+fn hostile_video_holds_up_nobody_and_is_over_when_it_is_over() {
+    let _cores = all_cores();
+    let (Some(walk), Some(small)) = (clip(Clip::H264), clip(Clip::Small)) else { return };
+    let (walk, small) = (walk.display(), small.display());
+    let frames = std::env::var("WATCHPOST_GARBLE").map_or(60, |count| count.parse().unwrap());
+    let streams = [
+        format!("noise=raw:{walk}"),
+        format!("sizes=raw:{walk}+{small}"),
+        format!("bare=bare:{walk}"),
+        format!("late={walk}"),
+    ];
+    let arguments: Vec<&str> = streams.iter().flat_map(|stream| ["--stream", stream]).collect();
+    // One position for all: whoever comes later comes in the middle of a group of pictures.
+    let mut server = RtspServer::start(&[&["--shared"], &arguments[..]].concat());
+    let mut cameras = String::new();
+    for (id, stream, more) in [
+        ("noise", "noise", ""),
+        ("sizes", "sizes", ""),
+        ("bare-first", "bare", ""),
+        ("late-first", "late", ""),
+        ("bare", "bare", "enabled = false"),
+        ("late", "late", "enabled = false"),
+    ] {
+        cameras.push_str(&camera(id, &server.url(stream), more));
+    }
+    cameras.push_str(&witness());
+    let mut daemon = Daemon::start_tiny("batch = 4", &cameras);
+    let ids = ["noise", "sizes", "bare-first", "late-first", "witness"];
+    daemon.until("frames", LIMIT, |heard| ids.iter().all(|id| heard.count(id) >= 3));
+    for id in ["bare", "late"] {
+        daemon.publish(&format!("cam/{id}/enabled/set"), "ON");
+        let begun = Instant::now();
+        daemon.until("frames of who comes late", LIMIT, |heard| heard.count(id) >= 3);
+        println!("{id}: the first frames {:?} after it was switched on", begun.elapsed());
+    }
+    // Every frame has data that are none.
+    let before = daemon.heard.count("late");
+    server.command("garble noise");
+    daemon.until("a while of noise", Duration::from_secs(900), |heard| heard.count("late") >= before + frames);
+    let state = daemon.heard.state("noise").unwrap().clone();
+    let (seen, clean) = (daemon.heard.count("noise"), Instant::now());
+    server.command("clean noise");
+    daemon.until("frames after the noise", LIMIT, |heard| {
+        heard.count("noise") >= seen + 10 && heard.is("noise", CameraStatus::Online)
+    });
+    println!(
+        "noise: {:?}, {} attempts, {}; well {:?} after its end",
+        state.status,
+        state.attempts,
+        state.reason,
+        clean.elapsed()
+    );
+    daemon.until("both sizes, again and again", LIMIT, |heard| {
+        let sizes: Vec<[u32; 2]> = heard.of("sizes").iter().map(|(_, m)| m.size).collect();
+        sizes.windows(2).filter(|pair| pair[0] != pair[1]).count() >= 2
+    });
+    for id in ["noise", "sizes", "bare-first", "late-first", "bare", "late", "witness"] {
+        println!(
+            "{id}: {} frames, silent for {:?} at most",
+            daemon.heard.count(id),
+            longest_pause(&daemon.heard, id)
+        );
+    }
+    for id in ["bare-first", "late-first", "bare", "late"] {
+        assert!(daemon.heard.states[id].iter().all(|state| state.attempts == 0), "{id} is none of the noisy");
+    }
+    daemon.finish();
+    undisturbed(&daemon);
+}
+
+#[test]
+fn a_camera_frozen_in_a_frame_in_a_black_hole_or_with_a_new_password_is_the_only_one_that_suffers() {
+    let _cores = some_cores();
+    let Some(walk) = clip(Clip::H264) else { return };
+    let walk = format!("walk={}", walk.display());
+    let server = RtspServer::start(&["--stream", &walk]);
+    let guarded = RtspServer::start(&["--stream", &walk]);
+    let port = guarded.port.to_string();
+    let link = Link::opaque(server.port);
+    let by_link = format!("rtsp://127.0.0.1:{}/walk", link.port());
+    let cameras = [
+        camera("frozen", &by_link, "fps_max = 5\nstall_timeout = \"2s\""),
+        camera("guarded", &guarded.url("walk").replace("rtsp://", "rtsp://viewer:old-Pa55@"), "fps_max = 5"),
+        witness(),
+    ];
+    let mut daemon = Daemon::start_tiny("", &cameras.concat());
+    let ids = ["frozen", "guarded", "witness"];
+    daemon.until("frames", LIMIT, |heard| {
+        ids.iter().all(|id| heard.count(id) >= 3 && heard.is(id, CameraStatus::Online))
+    });
+    link.set(Condition::Hole);
+    drop(guarded);
+    let _guarded =
+        RtspServer::start(&["--port", &port, "--user", "viewer", "--password", "new-Pa55", "--stream", &walk]);
+    let begun = Instant::now();
+    daemon.until("silence is noticed", LIMIT, |heard| heard.is("frozen", CameraStatus::Offline));
+    let noticed = begun.elapsed();
+    assert!(
+        noticed < Duration::from_secs(6),
+        "noticed after {noticed:?}: 2 s, a look a second, and what stopping takes"
+    );
+    daemon.until("attempts into the hole", LIMIT, |heard| heard.state("frozen").is_some_and(|s| s.attempts >= 2));
+    daemon.until("the new password", LIMIT, |heard| {
+        heard.state("guarded").is_some_and(|state| state.reason.contains("refused the user or password"))
+    });
+    let seen = daemon.heard.count("frozen");
+    let back = Instant::now();
+    link.set(Condition::Good);
+    daemon.until("frames again", LIMIT, |heard| heard.count("frozen") >= seen + 3);
+    println!("frozen in a frame: noticed after {noticed:?}, back {:?} after the hole was closed", back.elapsed());
+    assert!(back.elapsed() < BACK, "back after {:?}", back.elapsed());
+    let state = daemon.heard.state("guarded").unwrap();
+    assert!(state.next_retry_ms.is_some_and(|ms| ms > 250_000), "{state:?}");
+    daemon.finish();
+    undisturbed(&daemon);
+}
