@@ -37,6 +37,22 @@ struct BootState {
     next_seq: u64,
     clock: CaptureClock,
     limiter: RateLimit,
+    /// Of a file read as fast as possible: when its time 0 was, and the latest frame's own time.
+    file: Option<(SystemTime, Duration)>,
+}
+
+impl BootState {
+    /// When a frame of a file that is read as fast as possible was taken: when the first one came, and the file's own time since.
+    /// So whatever lasts some seconds in the file does so in what is said of it, however fast it is read. What is read again
+    /// goes on from where it was.
+    fn file_time(&mut self, wall: SystemTime, own: Duration) -> SystemTime {
+        let (mut zero, latest) = self.file.unwrap_or((wall.checked_sub(own).unwrap_or(wall), own));
+        if own < latest {
+            zero = zero + latest - own;
+        }
+        self.file = Some((zero, own));
+        zero + own
+    }
 }
 
 /// What one connection has learnt; read by the camera's thread.
@@ -190,7 +206,11 @@ impl Intake {
         }
         let captured = match (&self.config.source, by_stream) {
             (Source::Rtsp(rtsp), Some(arrival)) => boot.clock.network(arrival, rtsp.latency),
-            (Source::File { .. }, _) => boot.clock.local(wall, ClockSource::File),
+            (Source::File { .. }, _) => {
+                let own = buffer.pts().filter(|_| self.is_fast_file());
+                let wall = own.map_or(wall, |pts| boot.file_time(wall, pts.into()));
+                boot.clock.local(wall, ClockSource::File)
+            }
             _ => boot.clock.local(wall, ClockSource::HostArrival),
         };
         drop(boot);
@@ -407,5 +427,26 @@ impl Connection {
             .map(|meta| meta.timestamp().nseconds());
         let arrival = Arrival { pts_ns: pts.nseconds(), at: Instant::now(), wall: SystemTime::now(), ntp_ns };
         lock(&self.arrivals).push(arrival);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_read_fast_has_its_own_time_and_goes_on_where_it_is_read_again() {
+        let (mut boot, start) = (BootState::default(), SystemTime::UNIX_EPOCH + Duration::from_secs(1000));
+        let ms = Duration::from_millis;
+        let mut since_start = |wall_ms: u64, own_ms: u64| {
+            boot.file_time(start + ms(wall_ms), ms(own_ms)).duration_since(start).unwrap()
+        };
+        // Read ten times as fast as it was taken, its first frame at 0.1 s.
+        assert_eq!(since_start(0, 100), ms(0));
+        assert_eq!(since_start(10, 200), ms(100));
+        assert_eq!(since_start(90, 1000), ms(900));
+        // Again from its start.
+        assert_eq!(since_start(100, 100), ms(900));
+        assert_eq!(since_start(110, 200), ms(1000));
     }
 }
