@@ -4,9 +4,10 @@ use std::time::{Duration, Instant};
 
 use watchpost::event::{CameraStatus, NoticeKind};
 
+use crate::Held;
 use crate::support::clips::{Clip, clip};
 use crate::support::cores::{all_cores, some_cores};
-use crate::support::daemon::{Daemon, Heard, camera, undisturbed, witness};
+use crate::support::daemon::{Daemon, Heard, camera, witness};
 use crate::support::link::{Condition, Link};
 use crate::support::rtsp::RtspServer;
 
@@ -14,6 +15,12 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// From the end of an outage to the last camera's first frame.
 const BACK: Duration = Duration::from_secs(10);
 const CAMERAS: usize = 16;
+
+/// The witness: how often its frames come is a matter of what else runs on the machine, too.
+fn never_lost(daemon: &Daemon) {
+    assert!(daemon.heard.states["witness"].iter().all(|state| state.attempts == 0));
+    assert!(daemon.heard.notices_of(NoticeKind::CameraLost, Some("witness")).is_empty());
+}
 
 /// So many failed attempts make the next wait 16 to 32 s: with back-off alone, most would be late. `WATCHPOST_ATTEMPTS=8`
 /// waits for an outage of minutes.
@@ -63,9 +70,7 @@ fn sixteen_cameras_are_back_within_ten_seconds_of_a_common_outage() {
     assert_eq!(state.attempts, 1, "one that was refused is not hurried: {state:?}");
     assert!(state.next_retry_ms.is_some_and(|ms| ms > 120_000), "{state:?}");
     daemon.finish();
-    // Sixteen connections at once may cost it frames on a busy machine, and no more.
-    assert!(daemon.heard.states["witness"].iter().all(|state| state.attempts == 0));
-    assert!(daemon.heard.notices_of(NoticeKind::CameraLost, Some("witness")).is_empty());
+    never_lost(&daemon);
 }
 
 /// The longest time between two messages of a camera.
@@ -78,11 +83,13 @@ fn longest_pause(heard: &Heard, id: &str) -> Duration {
 #[test]
 fn hostile_video_holds_up_nobody_and_is_over_when_it_is_over() {
     let _cores = all_cores();
-    let (Some(walk), Some(small)) = (clip(Clip::H264), clip(Clip::Small)) else { return };
+    let clips = (clip(Clip::H264), clip(Clip::H265), clip(Clip::Small));
+    let (Some(walk), Some(other), Some(small)) = clips else { return };
     let (walk, small) = (walk.display(), small.display());
     let frames = std::env::var("WATCHPOST_GARBLE").map_or(60, |count| count.parse().unwrap());
     let streams = [
         format!("noise=raw:{walk}"),
+        format!("noise265=raw:{}", other.display()),
         format!("sizes=raw:{walk}+{small}"),
         format!("bare=bare:{walk}"),
         format!("late={walk}"),
@@ -93,6 +100,7 @@ fn hostile_video_holds_up_nobody_and_is_over_when_it_is_over() {
     let mut cameras = String::new();
     for (id, stream, more) in [
         ("noise", "noise", ""),
+        ("noise265", "noise265", ""),
         ("sizes", "sizes", ""),
         ("bare-first", "bare", ""),
         ("late-first", "late", ""),
@@ -103,7 +111,8 @@ fn hostile_video_holds_up_nobody_and_is_over_when_it_is_over() {
     }
     cameras.push_str(&witness());
     let mut daemon = Daemon::start_tiny("batch = 4", &cameras);
-    let ids = ["noise", "sizes", "bare-first", "late-first", "witness"];
+    let noisy = ["noise", "noise265"];
+    let ids = ["noise", "noise265", "sizes", "bare-first", "late-first", "witness"];
     daemon.until("frames", LIMIT, |heard| ids.iter().all(|id| heard.count(id) >= 3));
     for id in ["bare", "late"] {
         daemon.publish(&format!("cam/{id}/enabled/set"), "ON");
@@ -113,26 +122,23 @@ fn hostile_video_holds_up_nobody_and_is_over_when_it_is_over() {
     }
     // Every frame has data that are none.
     let before = daemon.heard.count("late");
-    server.command("garble noise");
+    noisy.iter().for_each(|id| server.command(&format!("garble {id}")));
     daemon.until("a while of noise", Duration::from_secs(900), |heard| heard.count("late") >= before + frames);
-    let state = daemon.heard.state("noise").unwrap().clone();
-    let (seen, clean) = (daemon.heard.count("noise"), Instant::now());
-    server.command("clean noise");
-    daemon.until("frames after the noise", LIMIT, |heard| {
-        heard.count("noise") >= seen + 10 && heard.is("noise", CameraStatus::Online)
-    });
-    println!(
-        "noise: {:?}, {} attempts, {}; well {:?} after its end",
-        state.status,
-        state.attempts,
-        state.reason,
-        clean.elapsed()
-    );
+    let clean = Instant::now();
+    for id in noisy {
+        let (state, seen) = (daemon.heard.state(id).unwrap().clone(), daemon.heard.count(id));
+        server.command(&format!("clean {id}"));
+        daemon.until("frames after the noise", LIMIT, |heard| {
+            heard.count(id) >= seen + 10 && heard.is(id, CameraStatus::Online)
+        });
+        let (status, attempts, reason) = (state.status, state.attempts, state.reason);
+        println!("{id}: {status:?}, {attempts} attempts, {reason}; well {:?} after its end", clean.elapsed());
+    }
     daemon.until("both sizes, again and again", LIMIT, |heard| {
         let sizes: Vec<[u32; 2]> = heard.of("sizes").iter().map(|(_, m)| m.size).collect();
         sizes.windows(2).filter(|pair| pair[0] != pair[1]).count() >= 2
     });
-    for id in ["noise", "sizes", "bare-first", "late-first", "bare", "late", "witness"] {
+    for id in ids.into_iter().chain(["bare", "late"]) {
         println!(
             "{id}: {} frames, silent for {:?} at most",
             daemon.heard.count(id),
@@ -143,7 +149,7 @@ fn hostile_video_holds_up_nobody_and_is_over_when_it_is_over() {
         assert!(daemon.heard.states[id].iter().all(|state| state.attempts == 0), "{id} is none of the noisy");
     }
     daemon.finish();
-    undisturbed(&daemon);
+    never_lost(&daemon);
 }
 
 #[test]
@@ -190,5 +196,64 @@ fn a_camera_frozen_in_a_frame_in_a_black_hole_or_with_a_new_password_is_the_only
     let state = daemon.heard.state("guarded").unwrap();
     assert!(state.next_retry_ms.is_some_and(|ms| ms > 250_000), "{state:?}");
     daemon.finish();
-    undisturbed(&daemon);
+    never_lost(&daemon);
+}
+
+/// `WATCHPOST_CYCLES=100 cargo test --test chaos random_all -- --nocapture` is the long form.
+#[test]
+fn cameras_that_fail_at_random_all_come_back_and_leave_nothing_behind() {
+    let _cores = all_cores();
+    let Some(small) = clip(Clip::Small) else { return };
+    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
+    let (cycles, seed) =
+        (number("WATCHPOST_CYCLES").unwrap_or(6), number("WATCHPOST_SEED").unwrap_or_else(|| fastrand::u64(..)));
+    println!("WATCHPOST_SEED={seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let server = RtspServer::start(&["--stream", &format!("walk={}", small.display())]);
+    let links: Vec<Link> = (0..CAMERAS).map(|_| Link::opaque(server.port)).collect();
+    let ids: Vec<String> = (0..CAMERAS).map(|n| format!("cam{n:02}")).collect();
+    let more = "fps_max = 2\nstall_timeout = \"2s\"";
+    let url = |link: &Link| format!("rtsp://127.0.0.1:{}/walk", link.port());
+    let mut cameras: String = ids.iter().zip(&links).map(|(id, link)| camera(id, &url(link), more)).collect();
+    cameras.push_str(&witness());
+    let mut daemon = Daemon::start_tiny("batch = 4", &cameras);
+    daemon.until("frames of all", LIMIT, |heard| {
+        ids.iter().all(|id| heard.count(id) >= 2 && heard.is(id, CameraStatus::Online))
+    });
+    let warm = cycles / 4;
+    let mut before = Held::of(daemon.pid());
+    for cycle in 0..cycles {
+        if cycle == warm {
+            before = Held::of(daemon.pid());
+        }
+        // Some of them, each in its own way.
+        let hit: Vec<usize> = (0..CAMERAS).filter(|_| random.u8(..4) == 0).collect();
+        for n in &hit {
+            match random.u8(..4) {
+                0 => links[*n].set(Condition::Hole),
+                1 => links[*n].set(Condition::Slow),
+                2 => {
+                    links[*n].set(Condition::Away);
+                    links[*n].cut();
+                }
+                _ => links[*n].cut(),
+            }
+        }
+        let seen = daemon.heard.count("witness");
+        daemon.until("a while", LIMIT, |heard| heard.count("witness") >= seen + random.usize(1..25));
+        let counts: Vec<usize> = hit.iter().map(|n| daemon.heard.count(&ids[*n])).collect();
+        let mended = Instant::now();
+        hit.iter().for_each(|n| links[*n].set(Condition::Good));
+        daemon.until("all are back", LIMIT, |heard| {
+            hit.iter().zip(&counts).all(|(n, count)| heard.count(&ids[*n]) >= count + 3)
+        });
+        println!("{cycle}: {} of {CAMERAS} failed, all back after {:?}", hit.len(), mended.elapsed());
+    }
+    let after = Held::of(daemon.pid());
+    println!("after {warm} cycles {before:?}, after {cycles} {after:?}");
+    assert!(after.descriptors <= before.descriptors + 4 * CAMERAS, "descriptors grow: {before:?}, {after:?}");
+    assert!(after.threads <= before.threads + 8 * CAMERAS, "threads grow: {before:?}, {after:?}");
+    assert!(after.memory <= before.memory + (150 << 20), "memory grows: {before:?}, {after:?}");
+    daemon.finish();
+    never_lost(&daemon);
 }

@@ -10,6 +10,7 @@ mod disk;
 mod reconnects;
 mod slow;
 
+use std::fs;
 use std::process::Command;
 
 /// Set in a process that runs one test alone.
@@ -32,4 +33,23 @@ fn alone(name: &str, environment: &[(&str, &str)]) -> bool {
     assert!(output.status.success() && out.contains("1 passed"), "{out}\n{err}");
     println!("{out}");
     false
+}
+
+/// What a process holds.
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    memory: u64,
+    descriptors: usize,
+    threads: usize,
+}
+
+impl Held {
+    /// What `/proc` says of it.
+    fn of(process: u32) -> Self {
+        let count = |folder: &str| fs::read_dir(format!("/proc/{process}/{folder}")).unwrap().count();
+        let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        let kib: u64 = resident.trim().trim_end_matches(" kB").parse().unwrap();
+        Self { memory: kib << 10, descriptors: count("fd"), threads: count("task") }
+    }
 }

@@ -2,7 +2,6 @@
 //!
 //! `WATCHPOST_RECONNECTS=10000 cargo test --test chaos reconnects -- --nocapture` is the long form.
 
-use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -11,29 +10,13 @@ use watchpost::config::{CameraConfig, Pace, RtspSource, Source, Transport};
 use watchpost::event::CameraStatus;
 use watchpost::worker::spawn;
 
-use crate::alone;
 use crate::support::mosquitto::{free_port, wait_until};
 use crate::support::rig::{Rig, file};
+use crate::{Held, alone};
 
 const CAMERAS: usize = 16;
 /// Attempts in the short form.
 const SHORT: usize = 200;
-
-/// What a process holds.
-#[derive(Clone, Copy, Debug)]
-struct Held {
-    memory: u64,
-    descriptors: usize,
-    threads: usize,
-}
-
-impl Held {
-    fn now() -> Self {
-        let count = |folder: &str| fs::read_dir(folder).unwrap().count();
-        let memory = watchpost::process::rss_bytes().unwrap();
-        Self { memory, descriptors: count("/proc/self/fd"), threads: count("/proc/self/task") }
-    }
-}
 
 /// A host that takes connections and hangs up.
 fn hangs_up() -> u16 {
@@ -81,17 +64,18 @@ fn reconnects_to_a_dead_host_leave_nothing_behind() {
     let rigs: Vec<Rig> = (0..CAMERAS).map(|n| Rig::start(camera(ports[n % 2]))).collect();
     let rounds = wanted.div_ceil(CAMERAS);
     let (begun, warm) = (Instant::now(), rounds / 5 + 1);
-    let mut before = Held::now();
+    let mut before = Held::of(std::process::id());
     for done in 0..rounds {
         if done == warm {
-            before = Held::now();
+            before = Held::of(std::process::id());
         }
         round(&rigs);
         if done % 50 == 49 {
-            println!("{} reconnects: {:?}", (done + 1) * CAMERAS, Held::now());
+            println!("{} reconnects: {:?}", (done + 1) * CAMERAS, Held::of(std::process::id()));
         }
     }
-    let (after, counted) = (Held::now(), rigs.iter().map(|rig| rig.metrics.reconnects.get()).sum::<u64>());
+    let (after, counted) =
+        (Held::of(std::process::id()), rigs.iter().map(|rig| rig.metrics.reconnects.get()).sum::<u64>());
     println!(
         "{counted} reconnects in {:?}: after {} {before:?}, in the end {after:?}",
         begun.elapsed(),

@@ -191,6 +191,11 @@ impl Daemon {
         self.broker.port()
     }
 
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Its HTTP server's port.
     pub fn http_port(&self) -> u16 {
         self.http
