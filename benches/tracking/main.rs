@@ -27,7 +27,13 @@ fn main() {
     let folder = arguments.next().expect("give the folder to write into");
     let seed =
         arguments.next().map_or(0, |seed| seed.parse().expect("the second argument is the scenes' seed, a number"));
-    for scene in scenes::all(seed) {
+    let missing: Option<f32> = arguments
+        .next()
+        .map(|share| share.parse().expect("the third argument is the share of boxes that are missing"));
+    for mut scene in scenes::all(seed) {
+        if let Some(missing) = missing.filter(|_| scene.noise.missing > 0.0) {
+            scene.noise.missing = missing;
+        }
         for rate in RATES {
             let shots = scene.shots(rate);
             let (truth, result) = run(&shots);
