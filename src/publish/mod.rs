@@ -23,6 +23,8 @@ mod consumers;
 mod draft;
 mod embedded;
 mod fault;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod notice;
 mod open;
 mod presence;
