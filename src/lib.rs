@@ -26,6 +26,8 @@ pub mod engine;
 pub mod event;
 pub mod formats;
 pub mod frame;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod gpu;
 pub mod infer;
 pub mod letterbox;

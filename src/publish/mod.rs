@@ -25,6 +25,8 @@ mod damage_tests;
 mod draft;
 mod embedded;
 mod fault;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod notice;
 mod open;
 mod presence;

@@ -27,6 +27,8 @@ pub const META: TableDefinition<'static, &str, u64> = TableDefinition::new("meta
 /// Key in [`META`]: the first offset that is not acknowledged.
 pub const CURSOR: &str = "cursor";
 
+/// Beyond what any box can count: a file that says more is damaged.
+const OFFSET_MAX: u64 = 1 << 62;
 /// redb's default is 1 GiB.
 const CACHE_BYTES: usize = 8 << 20;
 
@@ -158,12 +160,13 @@ impl Store {
         self.write(|transaction| {
             let meta = transaction.open_table(META).map_err(store_error)?;
             let cursor = meta.get(CURSOR).map_err(store_error)?.map_or(0, |cursor| cursor.value());
+            countable(cursor)?;
             let mut loaded = Loaded { cursor, next: cursor, ..Loaded::default() };
             let events = transaction.open_table(EVENTS).map_err(store_error)?;
             for entry in events.range(cursor..).map_err(store_error)? {
                 let (offset, value) = entry.map_err(store_error)?;
                 let (topic, body) = value.value();
-                loaded.next = offset.value() + 1;
+                loaded.next = countable(offset.value())? + 1;
                 loaded.pending += 1;
                 loaded.bytes += logical_bytes(topic, body);
             }
@@ -203,6 +206,14 @@ fn database(path: &Path) -> Result<Database, SpoolError> {
         Err(DatabaseError::Storage(StorageError::Io(error))) => Err(SpoolError::Io(error)),
         Err(error) => Err(store_error(error)),
     }
+}
+
+fn countable(offset: u64) -> Result<u64, SpoolError> {
+    if offset > OFFSET_MAX {
+        let text = format!("message {offset} is beyond all that can be counted");
+        return Err(store_error(redb::Error::Corrupted(text)));
+    }
+    Ok(offset)
 }
 
 fn is_damage(error: &SpoolError) -> bool {

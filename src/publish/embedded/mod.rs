@@ -23,7 +23,7 @@
 
 mod client;
 mod hub;
-mod packet;
+pub(super) mod packet;
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
