@@ -13,6 +13,7 @@ use crate::gpu::trt::Library;
 /// Edge video analytics: many cameras in, batched detections out on MQTT.
 #[derive(Debug, Parser)]
 #[command(name = "watchpost", version, long_version = long_version(), about, max_term_width = 100)]
+#[command(after_long_help = EXIT_CODES)]
 pub struct Cli {
     /// What is logged, such as `debug` or `info,watchpost::camera=debug` (also WATCHPOST_LOG).
     #[arg(long, global = true, value_name = "FILTER")]
@@ -52,14 +53,27 @@ pub enum Command {
         #[arg(long, value_name = "DIR")]
         out: Option<PathBuf>,
     },
+    /// Write man pages and shell completions.
+    #[command(hide = true)]
+    Manual {
+        /// Folder in which `man` and `completions` are made.
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
 }
 
-/// What `--version` says: which TensorRT this program can use, too.
+/// What [`Code`] says, for those who read the help.
+const EXIT_CODES: &str = "\
+Exit codes: 0 done; 1 a fault of watchpost's own; 2 wrong arguments; 69 device, engine, model or library not available; \
+74 the spool cannot be read or written; 78 the configuration is wrong.";
+
+/// What `--version` says: the commit where a package was built, and which TensorRT this program can use, too.
 fn long_version() -> &'static str {
     static TEXT: LazyLock<String> = LazyLock::new(|| {
         let slices = Library::slices();
         let slices = if slices.is_empty() { "none".to_owned() } else { slices.join(", ") };
-        format!("{}\nTensorRT {slices}", env!("CARGO_PKG_VERSION"))
+        let commit = option_env!("WATCHPOST_COMMIT").map(|commit| format!(" ({commit})")).unwrap_or_default();
+        format!("{}{commit}\nTensorRT {slices}", env!("CARGO_PKG_VERSION"))
     });
     &TEXT
 }

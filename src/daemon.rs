@@ -202,8 +202,9 @@ impl Graph {
 
     /// The camera's next frame becomes a picture, whatever is in it: an [`Output::OnDemand`].
     pub fn ask_for_picture(&self, camera: &CameraId) {
-        self.asked.iter().for_each(|asked| asked.ask(camera));
+        // The gate first: the picture that closes it again may come at once.
         self.cameras.get(camera).iter().for_each(|camera| camera.control.ask_for_picture(true));
+        self.asked.iter().for_each(|asked| asked.ask(camera));
     }
 
     /// Nobody waits for that picture any more.

@@ -96,8 +96,8 @@ pub fn load_library(configured: Option<&Path>) -> Result<(), BackendError> {
     // Of several places the first is the loader's own search, whose words say the most.
     let first = failures.first().cloned().unwrap_or_default();
     Err(BackendError::Unavailable(format!(
-        "the OpenVINO library cannot be opened ({first}): run scripts/get-openvino, or set engine.openvino.library or \
-         {LIBRARY_VARIABLE} to libopenvino_c.so"
+        "the OpenVINO library cannot be opened ({first}): run scripts/get-openvino (watchpost-get-openvino where the \
+         package is installed), or set engine.openvino.library or {LIBRARY_VARIABLE} to libopenvino_c.so"
     )))
 }
 

@@ -12,8 +12,11 @@ use crate::frame::{Captured, ClockSource};
 const REMEMBERED: usize = 128;
 /// Camera and host may differ by this much before the camera's clock is not believed.
 const BELIEVED: Duration = Duration::from_secs(5);
-/// A file's time that steps back by more is that of another reading; by less, of frames out of order.
+/// A file's time that steps back by more, or by half of all there was, is that of another reading; by less, of frames out of
+/// order.
 const READ_AGAIN: Duration = Duration::from_secs(1);
+/// Between the last frame of a reading and the first of the next, where there is but one.
+const STEP: Duration = Duration::from_millis(40);
 /// NTP counts from 1900, Unix from 1970.
 const NTP_TO_UNIX: Duration = Duration::from_secs(2_208_988_800);
 
@@ -106,7 +109,7 @@ pub struct FileTime {
     begun: Option<SystemTime>,
     /// Of readings before this one.
     before: Duration,
-    latest: Duration,
+    latest: Option<Duration>,
     /// Between the latest two.
     step: Duration,
 }
@@ -115,11 +118,15 @@ impl FileTime {
     /// A frame's time by both clocks, as if it were shown at its pace. `now` is the start of the one, and what the other says
     /// now.
     pub fn at(&mut self, pts: Duration, now: (Instant, SystemTime)) -> (Instant, SystemTime) {
-        if pts + READ_AGAIN < self.latest {
-            self.before += self.latest + self.step;
-            self.latest = pts;
-        } else if pts > self.latest {
-            (self.step, self.latest) = (pts - self.latest, pts);
+        let latest = *self.latest.get_or_insert(pts);
+        // A picture, read again and again, has the same time each time.
+        let again = pts + READ_AGAIN.min(latest / 2) < latest
+            || (pts == latest && self.step.is_zero() && self.begun.is_some());
+        if again {
+            self.before += latest + if self.step.is_zero() { STEP } else { self.step };
+            self.latest = Some(pts);
+        } else if pts > latest {
+            (self.step, self.latest) = (pts - latest, Some(pts));
         }
         let passed = self.before + pts;
         (now.0 + passed, *self.begun.get_or_insert(now.1) + passed)
@@ -181,6 +188,12 @@ mod tests {
         assert_eq!(times, (0..40).map(|n| MS * 100 * n).collect::<Vec<_>>());
         let late = file.at(MS * 1860, (start, noon())).0 - start;
         assert_eq!(late, MS * 3860, "out of order, in the same reading");
+        let (mut short, mut picture) = (FileTime::default(), FileTime::default());
+        for n in 0..30u32 {
+            let of = |file: &mut FileTime, pts| file.at(pts, (start, noon())).0 - start;
+            assert_eq!(of(&mut short, MS * 300 * (n % 3)), MS * 300 * n, "0.9 s, read again");
+            assert_eq!(of(&mut picture, Duration::ZERO), STEP * n);
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod check;
 pub mod coco;
 mod detect;
 mod engine;
+mod manual;
 mod probe;
 mod run;
 mod schema;
@@ -41,6 +42,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Engine(command) => engine::run(&command, &console),
         Command::Bench(args) => bench::run(&args, &console),
         Command::Schema { out } => schema::run(out.as_deref()),
+        Command::Manual { out } => manual::run(&out),
     }
 }
 

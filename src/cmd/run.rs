@@ -203,11 +203,13 @@ impl<'a> Daemon<'a> {
                     self.backend_news(news);
                     due = Instant::now(); // whoever waits for /readyz need not wait for the second
                 },
-                default(wait) => {
-                    let report = self.tick();
-                    line.update(&report);
-                    due = Instant::now() + TICK;
-                }
+                default(wait) => {}
+            }
+            // Whatever waits beside: the service manager must hear that the daemon lives.
+            if Instant::now() >= due {
+                let report = self.tick();
+                line.update(&report);
+                due = Instant::now() + TICK;
             }
             if self.graph.failed() {
                 break;

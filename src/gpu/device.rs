@@ -11,7 +11,8 @@ use super::error::{GpuError, check};
 /// Longest name of a GPU that is asked for, in bytes.
 const NAME_BYTES: usize = 128;
 
-/// An opened GPU. Clones are the same one; the primary context lives as long as the last.
+/// An opened GPU. Clones are the same one. The primary context lives as long as the process: decoders work in it too, a pipeline
+/// that refuses to stop is left behind at work, and libraries tidy up in it when the process ends.
 #[derive(Clone, Debug)]
 pub struct Device {
     primary: Arc<Primary>,
@@ -20,7 +21,6 @@ pub struct Device {
 #[derive(Debug)]
 struct Primary {
     ordinal: usize,
-    device: CUdevice,
     context: CUcontext,
     name: String,
     compute_capability: (u32, u32),
@@ -50,10 +50,10 @@ impl Device {
         let _ = unsafe { sys::cuDevicePrimaryCtxSetFlags_v2(device, sleep) };
         let mut context = std::ptr::null_mut();
         let doing = format!("opening GPU {ordinal}");
-        // SAFETY: `device` comes from the driver, `context` lives over the call; released by `Primary::drop`.
+        // SAFETY: `device` comes from the driver, `context` lives over the call. It is never released.
         check(unsafe { sys::cuDevicePrimaryCtxRetain(&mut context, device) }, &doing)?;
         let compute_capability = (major, minor);
-        let primary = Primary { ordinal, device, context, name, compute_capability, driver_version };
+        let primary = Primary { ordinal, context, name, compute_capability, driver_version };
         Ok(Self { primary: Arc::new(primary) })
     }
 
@@ -62,7 +62,7 @@ impl Device {
         self.primary.ordinal
     }
 
-    /// The primary context, a `CUcontext`. Valid while this or a clone lives.
+    /// The primary context, a `CUcontext`. Valid until the process ends.
     pub fn raw_context(&self) -> usize {
         self.primary.context as usize
     }
@@ -102,20 +102,13 @@ impl Device {
     ///
     /// [`GpuError::Failed`] where the device is gone.
     pub fn bind(&self) -> Result<(), GpuError> {
-        // SAFETY: the context is retained by `self`.
+        // SAFETY: the context was retained by `open`, and is never released.
         check(unsafe { sys::cuCtxSetCurrent(self.primary.context) }, "making its context current")
     }
 
     /// Whether both are the same GPU.
     pub(super) fn is(&self, other: &Self) -> bool {
         self.primary.context == other.primary.context
-    }
-}
-
-impl Drop for Primary {
-    fn drop(&mut self) {
-        // SAFETY: retained once by `Device::open`. An error means that the process is going away.
-        let _ = unsafe { sys::cuDevicePrimaryCtxRelease_v2(self.device) };
     }
 }
 

@@ -199,6 +199,13 @@ impl Lanes {
     ///
     /// [`GpuError::Failed`] where the device is gone, [`GpuError::Config`] where a frame cannot be read.
     pub fn launch(&mut self, frames: &[LaneInput<'_>], done: Box<dyn FnOnce() + Send>) -> Result<(), GpuError> {
+        self.enqueue(frames, done).inspect_err(|_| {
+            // Part of the work may be under way, and the frames are about to go back.
+            let _ = self.stream.synchronize();
+        })
+    }
+
+    fn enqueue(&mut self, frames: &[LaneInput<'_>], done: Box<dyn FnOnce() + Send>) -> Result<(), GpuError> {
         self.started.record(&self.stream)?;
         for (lane, frame) in frames.iter().enumerate() {
             let entry = self.entry(lane, frame)?;

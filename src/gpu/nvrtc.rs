@@ -2,6 +2,7 @@
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::fs;
+use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
 
 use libloading::Library;
@@ -34,8 +35,8 @@ pub(super) struct Nvrtc {
     architectures: Vec<u32>,
     path: PathBuf,
     functions: Functions,
-    /// Keeps the functions where they are.
-    _libraries: Vec<Library>,
+    /// Keeps the functions where they are, and for good: what the library leaves for the process's end stays in place, too.
+    _libraries: ManuallyDrop<Vec<Library>>,
 }
 
 struct Functions {
@@ -124,7 +125,13 @@ impl Nvrtc {
         let version = version(&library)?;
         let architectures = architectures(&library)?;
         libraries.push(library);
-        Ok(Self { version, architectures, path: path.to_owned(), functions, _libraries: libraries })
+        Ok(Self {
+            version,
+            architectures,
+            path: path.to_owned(),
+            functions,
+            _libraries: ManuallyDrop::new(libraries),
+        })
     }
 
     /// Major and minor number.

@@ -2,7 +2,7 @@
 
 use super::store::SpoolError;
 use super::topic::Topic;
-use crate::event::{Event, Notice};
+use crate::event::{Event, EventKind, Notice};
 
 /// A message that has no number yet: the spool gives it one when it takes it, so that numbers follow the order in which
 /// messages are sent.
@@ -28,6 +28,14 @@ impl Draft {
     /// A track's event.
     pub fn event(topic: Topic, event: Event) -> Self {
         Self { topic, message: Message::Event(Box::new(event)) }
+    }
+
+    /// The track whose event it is, and which.
+    pub fn track(&self) -> Option<(&str, EventKind)> {
+        match &self.message {
+            Message::Notice(_) => None,
+            Message::Event(event) => Some((&event.id, event.kind)),
+        }
     }
 
     /// The message as JSON, as number `seq` of its topic, and the event that it is.

@@ -102,7 +102,7 @@ impl Store {
     /// The file is locked by another process, or the system refuses to read or write it.
     pub fn open(path: &Path) -> Result<(Self, Loaded, Option<PathBuf>), SpoolError> {
         let attempt = || {
-            let store = Self { path: path.to_owned(), database: RwLock::new(Some(database(path)?)) };
+            let store = Self { path: path.to_owned(), database: RwLock::new(Some(database(path, true)?)) };
             let loaded = store.load()?;
             Ok((store, loaded))
         };
@@ -190,17 +190,18 @@ impl Store {
     fn reopen(&self) {
         let mut guard = self.database.write().unwrap_or_else(PoisonError::into_inner);
         *guard = None;
-        match database(&self.path) {
+        // It was whole when the process opened it, and is asked each second while the disk is full: no time to read it all.
+        match database(&self.path, false) {
             Ok(database) => *guard = Some(database),
             Err(error) => tracing::error!("the spool {} cannot be opened again: {error}", self.path.display()),
         }
     }
 }
 
-fn database(path: &Path) -> Result<Database, SpoolError> {
-    // The check reads the whole file, once a start: without it redb may panic on a damaged one.
+/// `check`: the whole file is read, once a start: without that redb may panic on a damaged one.
+fn database(path: &Path, check: bool) -> Result<Database, SpoolError> {
     let mut builder = Database::builder();
-    builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
+    builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(check);
     match builder.create(path) {
         Ok(database) => Ok(database),
         Err(DatabaseError::Storage(StorageError::Io(error))) => Err(SpoolError::Io(error)),

@@ -15,7 +15,7 @@ use super::session::Session;
 use super::spool::Batch;
 use super::{Input, Request, Shared};
 use crate::config::MqttProtocol;
-use crate::event::NoticeKind;
+use crate::event::{EventKind, NoticeKind};
 use crate::worker::Backoff;
 
 /// Waits between attempts.
@@ -69,7 +69,8 @@ impl Waiting<'_> {
 }
 
 /// Of each retained topic the latest stays, and of the messages so many that no more than `most` entries wait: how many
-/// messages, the oldest, were dropped.
+/// messages, the oldest, were dropped. What begins and ends tracks goes last, and of whole tracks only, so that each `new` on
+/// disk has its `end`: beyond `most` there may be two messages for each track that lives.
 fn shed(backlog: &mut VecDeque<Input>, most: usize) -> u64 {
     let mut later = HashSet::new();
     let is_latest = |input: &Input| match input {
@@ -79,14 +80,31 @@ fn shed(backlog: &mut VecDeque<Input>, most: usize) -> u64 {
     };
     let mut latest: Vec<bool> = backlog.iter().rev().map(is_latest).collect();
     backlog.retain(|_| latest.pop().unwrap_or(true));
-    let mut excess = backlog.len().saturating_sub(most);
     let before = backlog.len();
+    let mut excess = before.saturating_sub(most);
     backlog.retain(|input| {
-        let goes = excess > 0 && matches!(input, Input::Message(_));
+        let goes = excess > 0
+            && matches!(input, Input::Message(draft) if !matches!(draft.track(), Some((_, EventKind::New | EventKind::End))));
         excess -= usize::from(goes);
         !goes
     });
+    let whole = whole_tracks(backlog, excess);
+    backlog.retain(
+        |input| !matches!(input, Input::Message(draft) if draft.track().is_some_and(|(id, _)| whole.contains(id))),
+    );
     (before - backlog.len()) as u64
+}
+
+/// The oldest tracks that begin and end in the backlog, so many that they have `excess` messages, if there are.
+fn whole_tracks(backlog: &VecDeque<Input>, excess: usize) -> HashSet<String> {
+    let of_kind = |wanted: EventKind| {
+        backlog.iter().filter_map(move |input| match input {
+            Input::Message(draft) => draft.track().filter(|(_, kind)| *kind == wanted).map(|(id, _)| id),
+            _ => None,
+        })
+    };
+    let ended: HashSet<&str> = of_kind(EventKind::End).collect();
+    of_kind(EventKind::New).filter(|id| ended.contains(id)).take(excess.div_ceil(2)).map(str::to_owned).collect()
 }
 
 /// The `spool` thread: ends when every [`super::Publisher`] is gone and all they gave is on disk.
@@ -393,6 +411,8 @@ impl<'a> Worker<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::frame::CameraId;
+    use crate::publish::draft::Draft;
     use crate::publish::notice::{Identity, Notices};
     use crate::publish::topic::Topics;
 
@@ -438,6 +458,33 @@ mod tests {
         assert_eq!(texts, ["2", "retained 2", "forget a", "3"]);
         assert_eq!(shed(&mut backlog, 1), 2, "what is retained stays");
         assert_eq!(backlog.len(), 2);
+    }
+
+    #[test]
+    fn of_events_whole_tracks_are_dropped_and_no_beginning_or_end_alone() {
+        use crate::formats::samples;
+        let topics = Topics::new("w", "n").unwrap();
+        let event = |id: &str, event: crate::event::Event| {
+            let event = crate::event::Event { id: id.to_owned(), ..event };
+            Input::Message(Draft::event(topics.events(&CameraId::new("gate")), event))
+        };
+        // `a` began before; `b` and `c` begin and end, `d` goes on.
+        let mut backlog = VecDeque::from([event("b", samples::new()), event("a", samples::update())]);
+        backlog.extend([event("a", samples::end()), event("b", samples::update()), event("d", samples::new())]);
+        backlog.extend([event("b", samples::end()), event("c", samples::new()), event("c", samples::end())]);
+        let left = |backlog: &VecDeque<Input>| -> String {
+            let tracks = backlog.iter().filter_map(|input| match input {
+                Input::Message(draft) => draft.track(),
+                _ => None,
+            });
+            tracks.map(|(id, kind)| format!("{id} {kind:?} ").to_lowercase()).collect()
+        };
+        assert_eq!(shed(&mut backlog, 6), 2);
+        assert_eq!(left(&backlog), "b new a end d new b end c new c end ");
+        assert_eq!(shed(&mut backlog, 5), 2);
+        assert_eq!(left(&backlog), "a end d new c new c end ");
+        assert_eq!(shed(&mut backlog, 0), 2);
+        assert_eq!(left(&backlog), "a end d new ", "each has its other half elsewhere");
     }
 
     #[test]

@@ -60,6 +60,8 @@ impl Daemon<'_> {
 
     /// The picture of a camera is there, or cannot be had.
     pub(super) fn picture_made(&mut self, camera: &CameraId, made: Result<String, String>) {
+        // It is the answer to all who wait: whoever asked while it was under way needs no other.
+        self.graph.forget_picture(camera);
         for (_, reply) in self.waiting.take(|of, _| of == camera) {
             match &made {
                 Ok(text) => self.acknowledge(reply, Ok(text.clone())),
