@@ -122,7 +122,8 @@ fn after_kill_9_the_next_start_ends_what_was_open_once() {
     }
     let before = news(&daemon.heard);
     daemon.until("people again", LIMIT, |heard| news(heard) > before);
-    assert!(daemon.stop().0.success());
+    let (status, took) = daemon.stop();
+    assert!(status.success(), "ended with {status} after {took:?}: {}", daemon.log());
     let lives = lives(&daemon.heard.events);
     all_are_whole(&lives);
     let restarts = lives.values().flatten().filter(|event| event.end_reason == Some(EndReason::Restart)).count();
