@@ -6,14 +6,17 @@
 
 #![allow(unsafe_code)]
 
+mod support;
+
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, bounded};
 use cudarc::driver::{CudaContext, result, sys};
+use support::rig::file;
 use watchpost::camera::{self, Camera};
-use watchpost::config::{CameraConfig, Decode, DetectionsMode, Pace, Source};
+use watchpost::config::{CameraConfig, Decode, Pace};
 use watchpost::event::CameraStatus;
 use watchpost::frame::{CameraId, CudaImage, Frame, GpuShare, Image, PixelFormat, SystemImage};
 use watchpost::gpu::device::Device;
@@ -25,7 +28,6 @@ use watchpost::letterbox::{Fit, Letterbox};
 use watchpost::metrics::CameraMetrics;
 use watchpost::motion::{CELLS, GRID};
 use watchpost::slot::{self, SlotReader};
-use watchpost::track::filter::Filter;
 
 /// Frames that a test holds.
 const HELD: usize = 16;
@@ -92,21 +94,9 @@ impl Rig {
         let id = CameraId::new(name);
         let config = CameraConfig {
             id: id.clone(),
-            enabled: true,
-            source: Source::File { path: host.clip.clone(), pace, repeat: pace == Pace::Realtime },
             decode,
-            pipeline: "file".to_owned(),
-            fps_max: None,
-            priority: 5,
-            mask: None,
             stall_timeout: Duration::from_secs(60),
-            detections: DetectionsMode::All,
-            detections_hz_max: None,
-            zones: Vec::new(),
-            lines: Vec::new(),
-            filter: Filter::default(),
-            events: None,
-            motion: None,
+            ..file(host.clip.clone(), pace, pace == Pace::Realtime)
         };
         let (waker, wake) = bounded(1);
         let (metrics, board) = (CameraMetrics::default(), Board::default());

@@ -162,8 +162,8 @@ pub trait Backend {
         Ok(true)
     }
 
-    /// From now on lanes in which something is found, or that were asked for, come with thumbnails, as these say. A backend that cannot write them
-    /// leaves them out.
+    /// From now on lanes in which something is found, or that were asked for, come with thumbnails, as these say. A backend
+    /// that cannot write them leaves them out.
     fn set_thumbnails(&mut self, _thumbnails: Thumbnails) {}
 }
 
