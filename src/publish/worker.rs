@@ -52,7 +52,9 @@ impl Waiting<'_> {
 
     /// Takes what comes, the oldest messages making room; how many of them were dropped.
     fn gather(&mut self, until: Instant) -> u64 {
-        while self.backlog.len() < 2 * BACKLOG_MAX {
+        // As many again, whatever could not be dropped before: else the disk would be asked without a pause.
+        let full = self.backlog.len().max(BACKLOG_MAX) + BACKLOG_MAX;
+        while self.backlog.len() < full {
             match self.input.recv_deadline(until) {
                 Ok(input) => self.backlog.push_back(input),
                 Err(RecvTimeoutError::Timeout) => break,
