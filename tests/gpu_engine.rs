@@ -113,6 +113,7 @@ fn a_missing_engine_is_built_at_the_start_and_another_models_beside_the_old_one(
         eprintln!("skipped: {why}");
         return;
     }
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let engine =
         format!("backend = \"tensorrt\"\nbatch = 1\n[engine.tensorrt]\nlibrary = {library:?}\nbuild = true");
     let camera = "[[camera]]\nid = \"yard\"\nurl = \"test://?size=320x240&fps=10\"\n";

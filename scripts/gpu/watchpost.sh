@@ -102,7 +102,8 @@ engine_build() {
         $run "$G/bin/watchpost" engine calibrate --manifest "$(manifest "${1%-*}-fp32")" \
             --images "$G/assets/calibration" --out "$frames"
     fi
-    $run "$G/bin/watchpost" --log "${ENGINE_LOG:-info}" engine build --manifest "$(manifest "$1")" --batch "$(engine_batch "$1")" \
+    # In place of the shell: what ends that ends the build.
+    exec $run "$G/bin/watchpost" --log "${ENGINE_LOG:-info}" engine build --manifest "$(manifest "$1")" --batch "$(engine_batch "$1")" \
         --tensorrt "$G/trt" --timing-cache "$G/engines/timing.cache" --out "$G/engines/$1.engine"
 }
 
