@@ -32,8 +32,9 @@ template <typename Algorithm>
 class Calibrator final : public Algorithm {
 public:
     Callbacks const* callbacks;
+    std::string& table;
 
-    explicit Calibrator(Callbacks const* to) : callbacks{to} {}
+    Calibrator(Callbacks const* to, std::string& table) : callbacks{to}, table{table} {}
 
     int32_t getBatchSize() const noexcept override { return callbacks->batch_size; }
 
@@ -49,26 +50,38 @@ public:
     }
 
     void const* readCalibrationCache(size_t& length) noexcept override {
-        length = 0;
-        return callbacks->read_cache(callbacks->user, &length);
+        length = table.size();
+        return table.empty() ? nullptr : table.data();
     }
 
     void writeCalibrationCache(void const* bytes, size_t length) noexcept override {
         callbacks->write_cache(callbacks->user, bytes, length);
+        table.assign(static_cast<char const*>(bytes), length);
     }
+};
+
+// Ends a build that was begun for its table as soon as there is one, before kernels are timed.
+class EndsWithTable final : public IAlgorithmSelector {
+public:
+    std::string const& table;
+
+    explicit EndsWithTable(std::string const& of) : table{of} {}
+
+    int32_t selectAlgorithms(IAlgorithmContext const&, IAlgorithm const* const*, int32_t count,
+        int32_t* selection) noexcept override {
+        std::iota(selection, selection + count, 0);
+        return table.empty() ? count : 0;
+    }
+
+    void reportAlgorithms(IAlgorithmContext const* const*, IAlgorithm const* const*, int32_t) noexcept override {}
 };
 
 // The largest value rules, not entropy, which cuts off what detectors live by: simulated as in mixed.h, AP is .301 with
 // one and .238 with the other; with TensorRT 8.5 others found the same (https://github.com/NVIDIA/TensorRT/issues/3922).
 // The accelerators of Jetson take entropy only. A table is of use only to the algorithm that its first line names.
-bool wants_entropy(Callbacks const& callbacks, Options const& options) {
-    size_t length = 0;
-    char const* const table = static_cast<char const*>(callbacks.read_cache(callbacks.user, &length));
-    if (!table || length == 0) {
-        return options.dla_core >= 0;
-    }
-    std::string const line{table, std::find(table, table + length, '\n')};
-    return line.find("EntropyCalibration2") != std::string::npos;
+bool wants_entropy(std::string const& table, Options const& options) {
+    std::string const line = table.substr(0, table.find('\n'));
+    return table.empty() ? options.dla_core >= 0 : line.find("EntropyCalibration2") != std::string::npos;
 }
 #endif
 
@@ -76,6 +89,10 @@ bool wants_entropy(Callbacks const& callbacks, Options const& options) {
 // parser holds the weights, the configuration the cache, all of them the builder.
 struct Build {
     std::unique_ptr<IBuilder> builder;
+#if !SHIM_STRONG
+    std::unique_ptr<Mixed> mixed;
+    bool has_int8 = true;
+#endif
     std::unique_ptr<INetworkDefinition> network;
     std::unique_ptr<nvonnxparser::IParser> parser;
     std::unique_ptr<IBuilderConfig> config;
@@ -106,7 +123,7 @@ struct Build {
     Status shapes(Options const* options);
     bool fill(IOptimizationProfile& profile, Options const& options) const;
 #if !SHIM_STRONG
-    void calibrate(IInt8Calibrator& calibrator, Options const& options);
+    bool calibrate(IInt8Calibrator& calibrator, std::string& table, Options const& options);
 #endif
 };
 
@@ -215,7 +232,7 @@ Status Build::configure(Options const* options) {
     if (options->precision >= 1) {
         config->setFlag(BuilderFlag::kFP16);
     }
-    if (options->precision >= 2) {
+    if (options->precision >= 2 && has_int8) {
         config->setFlag(BuilderFlag::kINT8);
     }
     auto const half = [](ITensor& tensor) {
@@ -243,13 +260,29 @@ Status Build::configure(Options const* options) {
 }
 
 #if !SHIM_STRONG
-void Build::calibrate(IInt8Calibrator& calibrator, Options const& options) {
-    config->setInt8Calibrator(&calibrator);
-    // An accelerator of Jetson would hand each layer that is kept to the GPU.
-    if (options.dla_core < 0) {
-        config->setFlag(BuilderFlag::kPREFER_PRECISION_CONSTRAINTS);
-        Mixed{*network}.keep(builder->platformHasFastFp16() ? DataType::kHALF : DataType::kFLOAT);
+// Has a table made, where there is none, and the network quantized by it. False where none could be made. An accelerator
+// of Jetson would hand each layer that floats to the GPU: there the calibrator rules.
+bool Build::calibrate(IInt8Calibrator& calibrator, std::string& table, Options const& options) {
+    if (options.dla_core >= 0) {
+        config->setInt8Calibrator(&calibrator);
+        return true;
     }
+    if (table.empty()) {
+        EndsWithTable selector{table};
+        config->setInt8Calibrator(&calibrator);
+        config->setAlgorithmSelector(&selector);
+        config->setFlag(BuilderFlag::kREJECT_EMPTY_ALGORITHMS);
+        if (configure(&options) == STATUS_OK) {
+            std::unique_ptr<IHostMemory>{builder->buildSerializedNetwork(*network, *config)}.reset();
+        }
+        config.reset(builder->createBuilderConfig());
+        if (table.empty() || !config) {
+            return false;
+        }
+    }
+    mixed = std::make_unique<Mixed>(*network);
+    has_int8 = mixed->quantize(table);
+    return true;
 }
 #endif
 
@@ -260,8 +293,9 @@ Status build(Entry const* entry, void const* onnx, size_t length, char const* pa
         Monitor monitor{callbacks};
 #endif
 #if !SHIM_STRONG
-        Calibrator<IInt8MinMaxCalibrator> by_largest{callbacks};
-        Calibrator<IInt8EntropyCalibrator2> by_entropy{callbacks};
+        std::string table;
+        Calibrator<IInt8MinMaxCalibrator> by_largest{callbacks, table};
+        Calibrator<IInt8EntropyCalibrator2> by_entropy{callbacks, table};
 #endif
         Build build;
         Status const opened = build.open(entry);
@@ -276,14 +310,20 @@ Status build(Entry const* entry, void const* onnx, size_t length, char const* pa
         if (!build.config) {
             return STATUS_UNAVAILABLE;
         }
-#if SHIM_PROGRESS
-        build.config->setProgressMonitor(&monitor);
-#endif
 #if !SHIM_STRONG
         if (callbacks->calibrate) {
-            bool const entropy = wants_entropy(*callbacks, *options);
-            build.calibrate(entropy ? static_cast<IInt8Calibrator&>(by_entropy) : by_largest, *options);
+            size_t length = 0;
+            char const* const known = static_cast<char const*>(callbacks->read_cache(callbacks->user, &length));
+            table.assign(known ? known : "", length);
+            bool const entropy = wants_entropy(table, *options);
+            IInt8Calibrator& calibrator = entropy ? static_cast<IInt8Calibrator&>(by_entropy) : by_largest;
+            if (!build.calibrate(calibrator, table, *options)) {
+                return STATUS_REFUSED;
+            }
         }
+#endif
+#if SHIM_PROGRESS
+        build.config->setProgressMonitor(&monitor);
 #endif
         Status const configured = build.configure(options);
         if (configured != STATUS_OK) {
