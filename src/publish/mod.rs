@@ -80,6 +80,8 @@ const MESSAGE_BYTES: usize = 640;
 const OBJECT_BYTES: usize = 128;
 /// Answers to commands that may wait for the broker; beyond, the oldest is dropped and logged.
 const ANSWERS_MAX: usize = 64;
+/// So much longer than its threads' own deadline, as a share of it, [`Running::finish`] waits: they must see it first.
+pub const PATIENCE: f64 = 0.2;
 /// Name of the spool's file in the state directory.
 const SPOOL_FILE: &str = "spool.redb";
 
@@ -419,12 +421,12 @@ impl Running {
 
     /// Ends the publisher, to be called when every [`Publisher`] is dropped: all that was given is put on disk and
     /// sent as far as `deadline` allows, then `offline` is published and the connection closed. What was not sent
-    /// stays on disk for the next start. Without a connection and with something to send, one attempt is made.
+    /// stays on disk for the next start. Without a connection and with something to send, one attempt is made. Returns after
+    /// `deadline` and [`PATIENCE`] at the latest, but for the embedded broker.
     pub fn finish(self, deadline: Duration) {
         *lock(&self.shared.stop_at) = Some(Instant::now() + deadline);
         self.shared.wake.notify_one();
-        // A little longer than the threads' own deadline: they must see it first.
-        if let Err(RecvTimeoutError::Timeout) = self.ended.recv_timeout(deadline + Duration::from_secs(1)) {
+        if let Err(RecvTimeoutError::Timeout) = self.ended.recv_timeout(deadline.mul_f64(1.0 + PATIENCE)) {
             tracing::error!("the publisher did not end in time; what is spooled is safe");
         }
         drop(self.broker);

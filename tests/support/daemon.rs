@@ -159,17 +159,16 @@ impl Daemon {
 
     /// The same with a model that costs nothing and takes batches of any size.
     pub fn start_tiny(engine: &str, cameras: &str) -> Self {
+        Self::start_tiny_by(engine, cameras, |port| port)
+    }
+
+    /// The same, and its broker, whose port is given, is reached at the port that comes back.
+    pub fn start_tiny_by(engine: &str, cameras: &str, by: impl FnOnce(u16) -> u16) -> Self {
         let dir = TempDir::new().unwrap();
         fs::write(dir.path().join("tiny.onnx"), onnx::yolov8_any_batch()).unwrap();
         let manifest = "name = \"tiny\"\nmodel = \"tiny.onnx\"\nlabels = [\"a\", \"b\"]\n";
         fs::write(dir.path().join("tiny.toml"), manifest).unwrap();
-        Self::run(
-            dir,
-            Vec::new(),
-            &format!("manifest = \"tiny.toml\"\nconfidence = 1.0\n{engine}"),
-            cameras,
-            |port| port,
-        )
+        Self::run(dir, Vec::new(), &format!("manifest = \"tiny.toml\"\nconfidence = 1.0\n{engine}"), cameras, by)
     }
 
     fn run(
