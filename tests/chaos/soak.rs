@@ -251,7 +251,10 @@ impl Soak {
     }
 
     fn change(&mut self, change: Change) {
-        let written = &mut self.written[self.random.usize(..CAMERAS)];
+        let n = self.random.usize(..CAMERAS);
+        // One is out at most: sixteen are to run.
+        let out = self.written.iter().position(|written| !written.there).filter(|_| change == Change::InOrOut);
+        let written = &mut self.written[out.unwrap_or(n)];
         match change {
             Change::None => return,
             Change::InOrOut => written.there ^= true,
