@@ -3,7 +3,7 @@
 //! ```text
 //!   detections, health ──► queue (256, drops its oldest) ────────────────┐
 //!   notice ──┐                                                            ├─► session ─► broker
-//!   retain ──┴─► channel (4,096) ─► `spool` thread ─► disk ─► cursor ─────┘   (one a connection)
+//!   retain ──┴─► channel (4,096) ─► `spool` ─► `disk` ─► file ─► cursor ──┘   (one a connection)
 //! ```
 //!
 //! * [`topic`]: every topic; [`commands`]: what comes in.
@@ -11,7 +11,7 @@
 //!   every retained topic; [`queue`]: what is worth something only now.
 //! * [`connection`]: one connection over MQTT 5 or 3.1.1, [`tls`], and in [`fault`] why it ended.
 //! * [`presence`]: a second connection, whose last will says `offline` to those that read Frigate's topics.
-//! * [`session`]: what was sent on it, in a [`window`] of 16; [`worker`]: the two threads.
+//! * [`session`]: what was sent on it, in a [`window`] of 16; [`spooler`] and [`worker`]: the threads.
 //! * [`embedded`]: a broker in this process, for a box without one.
 //!
 //! The rule of it all: the spool is the truth. Any failure drops the connection with everything that belongs to it;
@@ -36,6 +36,7 @@ mod session;
 mod spool;
 #[cfg(test)]
 mod spool_tests;
+mod spooler;
 mod store;
 mod tls;
 mod topic;
@@ -485,8 +486,8 @@ pub fn start(
     // Bound first, dropped last: the end is told when the spool's file is closed, and the next start may open it.
     let spooler = (alive.clone(), Arc::clone(&shared));
     crate::worker::spawn("spool", move || {
-        let (_alive, shared) = spooler;
-        worker::spool(&shared, &inputs);
+        let (alive, shared) = spooler;
+        spooler::run(&shared, &inputs, &alive);
     });
     let sender = (alive, Arc::clone(&shared));
     let config = MqttConfig { protocol, ..config.clone() };
