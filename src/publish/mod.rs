@@ -534,7 +534,10 @@ fn open_spool(
     // Before anything of this start, and in one transaction: whatever happens then, they end once.
     batch.messages = spool.open_tracks().ends(notices.identity(), topics, SystemTime::now());
     if let Some(aside) = aside {
-        let text = format!("The spool was unreadable and is now {}: a new one was begun.", aside.display());
+        let text = format!(
+            "The spool was damaged and is now {}: what waited in it is not sent, and a new one was begun.",
+            aside.display()
+        );
         batch.messages.push(notices.draft(NoticeKind::SpoolReset, None, text));
     }
     if !batch.is_empty() {
