@@ -120,17 +120,14 @@ impl Disk {
         self.dir.path().join("place")
     }
 
-    fn freeze(&self, how: &str) {
-        said("fsfreeze", &[how, self.place().to_str().unwrap()]).expect("fsfreeze of util-linux");
+    fn thaw(&self) {
+        let _ = said("fsfreeze", &["--unfreeze", self.place().to_str().unwrap()]);
     }
 }
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        let place = self.place();
-        // It is thawed already where all went well.
-        let _ = said("fsfreeze", &["-u", place.to_str().unwrap()]);
-        let _ = said("umount", &["--lazy", place.to_str().unwrap()]);
+        let _ = said("umount", &["--lazy", self.place().to_str().unwrap()]);
         let _ = said("losetup", &["--detach", &self.device]);
     }
 }
@@ -146,14 +143,14 @@ struct Frozen<'a>(&'a Disk);
 
 impl<'a> Frozen<'a> {
     fn new(disk: &'a Disk) -> Self {
-        disk.freeze("-f");
+        said("fsfreeze", &["--freeze", disk.place().to_str().unwrap()]).expect("fsfreeze of util-linux");
         Self(disk)
     }
 }
 
 impl Drop for Frozen<'_> {
     fn drop(&mut self) {
-        self.0.freeze("-u");
+        self.0.thaw();
     }
 }
 
