@@ -3,7 +3,7 @@
 //! ```text
 //!   detections, health ──► queue (256, drops its oldest) ────────────────┐
 //!   notice ──┐                                                            ├─► session ─► broker
-//!   retain ──┴─► channel (4,096) ─► `spool` thread ─► disk ─► cursor ─────┘   (one a connection)
+//!   retain ──┴─► channel (4,096) ─► `spool` ─► `disk` ─► file ─► cursor ──┘   (one a connection)
 //! ```
 //!
 //! * [`topic`]: every topic; [`commands`]: what comes in.
@@ -11,7 +11,7 @@
 //!   every retained topic; [`queue`]: what is worth something only now.
 //! * [`connection`]: one connection over MQTT 5 or 3.1.1, [`tls`], and in [`fault`] why it ended.
 //! * [`presence`]: a second connection, whose last will says `offline` to those that read Frigate's topics.
-//! * [`session`]: what was sent on it, in a [`window`] of 16; [`worker`]: the two threads.
+//! * [`session`]: what was sent on it, in a [`window`] of 16; [`spooler`] and [`worker`]: the threads.
 //! * [`embedded`]: a broker in this process, for a box without one.
 //!
 //! The rule of it all: the spool is the truth. Any failure drops the connection with everything that belongs to it;
@@ -36,6 +36,7 @@ mod session;
 mod spool;
 #[cfg(test)]
 mod spool_tests;
+mod spooler;
 mod store;
 mod tls;
 mod topic;
@@ -80,6 +81,8 @@ const MESSAGE_BYTES: usize = 640;
 const OBJECT_BYTES: usize = 128;
 /// Answers to commands that may wait for the broker; beyond, the oldest is dropped and logged.
 const ANSWERS_MAX: usize = 64;
+/// So much longer than its threads' own deadline, as a share of it, [`Running::finish`] waits: they must see it first.
+pub const PATIENCE: f64 = 0.2;
 /// Name of the spool's file in the state directory.
 const SPOOL_FILE: &str = "spool.redb";
 
@@ -419,12 +422,12 @@ impl Running {
 
     /// Ends the publisher, to be called when every [`Publisher`] is dropped: all that was given is put on disk and
     /// sent as far as `deadline` allows, then `offline` is published and the connection closed. What was not sent
-    /// stays on disk for the next start. Without a connection and with something to send, one attempt is made.
+    /// stays on disk for the next start. Without a connection and with something to send, one attempt is made. Returns after
+    /// `deadline` and [`PATIENCE`] at the latest, but for the embedded broker.
     pub fn finish(self, deadline: Duration) {
         *lock(&self.shared.stop_at) = Some(Instant::now() + deadline);
         self.shared.wake.notify_one();
-        // A little longer than the threads' own deadline: they must see it first.
-        if let Err(RecvTimeoutError::Timeout) = self.ended.recv_timeout(deadline + Duration::from_secs(1)) {
+        if let Err(RecvTimeoutError::Timeout) = self.ended.recv_timeout(deadline.mul_f64(1.0 + PATIENCE)) {
             tracing::error!("the publisher did not end in time; what is spooled is safe");
         }
         drop(self.broker);
@@ -483,8 +486,8 @@ pub fn start(
     // Bound first, dropped last: the end is told when the spool's file is closed, and the next start may open it.
     let spooler = (alive.clone(), Arc::clone(&shared));
     crate::worker::spawn("spool", move || {
-        let (_alive, shared) = spooler;
-        worker::spool(&shared, &inputs);
+        let (alive, shared) = spooler;
+        spooler::run(&shared, &inputs, &alive);
     });
     let sender = (alive, Arc::clone(&shared));
     let config = MqttConfig { protocol, ..config.clone() };
@@ -531,7 +534,10 @@ fn open_spool(
     // Before anything of this start, and in one transaction: whatever happens then, they end once.
     batch.messages = spool.open_tracks().ends(notices.identity(), topics, SystemTime::now());
     if let Some(aside) = aside {
-        let text = format!("The spool was unreadable and is now {}: a new one was begun.", aside.display());
+        let text = format!(
+            "The spool was damaged and is now {}: what waited in it is not sent, and a new one was begun.",
+            aside.display()
+        );
         batch.messages.push(notices.draft(NoticeKind::SpoolReset, None, text));
     }
     if !batch.is_empty() {
