@@ -32,7 +32,7 @@ use crate::metrics::Metrics;
 use crate::publish::{self, Publisher, Request, Topics};
 use crate::signal::{self, Signal};
 use crate::worker::{self, Heartbeat};
-use crate::{process, systemd};
+use crate::{camera, process, systemd};
 use pictures::Waiting;
 
 /// How often health is looked at.
@@ -53,7 +53,7 @@ pub fn run(path: &Path, console: &Console) -> Result<(), Failure> {
     super::start_gstreamer()?;
     let settings = Settings::new(&config, &manifest)?;
     settings.look()?;
-    super::share_gpu(&settings, &config);
+    settings.gpu_share().into_iter().for_each(camera::use_gpu);
     let signals = signal::listen().map_err(|e| Failure::new(Code::Internal, format!("signals: {e}")))?;
     let around =
         Surroundings { boot: super::boot(), metrics: Arc::new(Metrics::default()), board: Board::default() };

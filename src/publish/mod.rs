@@ -115,6 +115,8 @@ pub enum PublishError {
 enum Input {
     Message(Draft),
     Retain(Topic, Vec<u8>),
+    /// Where nothing is retained then.
+    RetainFirst(Topic, Vec<u8>),
     Forget(String),
     /// Whatever is retained then.
     ForgetThose(Box<dyn Fn(&str) -> bool + Send>),
@@ -292,6 +294,14 @@ impl Publisher {
             self.count(&camera, &counter, 0);
         }
         self.retain_all(self.shared.consumers.greeting(|topic| self.shared.spool.retained_body(topic)));
+        self.shared.consumers.cameras().iter().for_each(|camera| self.retain_vacancies(camera));
+    }
+
+    /// Behind all that was said of the camera's zones, and before all that will be: who is in one already stays there.
+    fn retain_vacancies(&self, camera: &CameraId) {
+        for message in self.shared.consumers.vacancies(camera) {
+            self.give(Input::RetainFirst(Topic::of_consumer(message.topic), message.body));
+        }
     }
 
     /// Tells other consumers that it goes.
@@ -359,22 +369,26 @@ impl Publisher {
             self.retain(self.shared.topics.count(camera, &counter), b"0".to_vec());
         }
         let latest = |topic: &str| self.shared.spool.retained_body(topic);
-        self.retain_all(self.shared.consumers.vacancies(camera, &card, latest));
         self.retain_all(self.shared.consumers.set_camera(camera, card, latest));
+        self.retain_vacancies(camera);
     }
 
-    /// The camera has other zones and lines than before: clears the counts of those that it has not, and tells other
-    /// consumers.
+    /// The camera has other zones and lines than before: clears what was retained of those that it has not, says of the new
+    /// ones that nothing is there so far, and tells other consumers.
     pub fn welcome_camera(&self, camera: &CameraId, card: Card) {
-        let (topics, id) = (self.shared.topics.clone(), camera.clone());
-        let known = card.clone();
-        self.give(Input::ForgetThose(Box::new(move |topic| {
-            topics.place_of(&id, topic).is_some_and(|(kind, name)| {
-                !(if kind == "zone" { &known.zones } else { &known.lines }).contains_key(name)
-            })
-        })));
         let latest = |topic: &str| self.shared.spool.retained_body(topic);
-        self.retain_all(self.shared.consumers.set_camera(camera, card, latest));
+        let counters = card.counters();
+        // First, so that no event from here on brings back what is cleared then.
+        let told = self.shared.consumers.set_camera(camera, card, latest);
+        let (shared, id) = (Arc::clone(&self.shared), camera.clone());
+        self.give(Input::ForgetThose(Box::new(move |topic| {
+            shared.topics.place_of(&id, topic).is_some() && !shared.consumers.keeps(topic)
+        })));
+        self.retain_all(told);
+        for counter in counters {
+            self.give(Input::RetainFirst(self.shared.topics.count(camera, &counter), b"0".to_vec()));
+        }
+        self.retain_vacancies(camera);
     }
 
     /// Tells whoever gave a command what came of it. Lost where the connection is: nobody waits for ever.

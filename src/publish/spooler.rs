@@ -72,7 +72,7 @@ fn shed(backlog: &mut VecDeque<Input>, most: usize) -> u64 {
     let is_latest = |input: &Input| match input {
         Input::Retain(topic, _) => later.insert(topic.as_str().to_owned()),
         Input::Count(topic, _) | Input::Forget(topic) => later.insert(topic.clone()),
-        Input::Message(_) | Input::ForgetThose(_) => true,
+        Input::Message(_) | Input::RetainFirst(..) | Input::ForgetThose(_) => true,
     };
     let mut latest: Vec<bool> = backlog.iter().rev().map(is_latest).collect();
     backlog.retain(|_| latest.pop().unwrap_or(true));
@@ -158,6 +158,14 @@ fn take(shared: &Shared, waiting: &mut Waiting<'_>, batch: &mut Batch, input: In
     match input {
         Input::Message(draft) => batch.messages.push(draft),
         Input::Retain(topic, body) => batch.retained.push((topic.as_str().to_owned(), Some(body))),
+        Input::RetainFirst(topic, body) => {
+            let of_batch =
+                batch.retained.iter().rfind(|(of, _)| of == topic.as_str()).map(|(_, body)| body.is_some());
+            // What an event of this batch retains goes before all else of it.
+            if !of_batch.unwrap_or_else(|| shared.spool.retained_body(topic.as_str()).is_some()) {
+                batch.retained.push((topic.as_str().to_owned(), Some(body)));
+            }
+        }
         Input::Count(topic, value) => batch.retained.push((topic, Some(value.to_string().into()))),
         Input::Forget(topic) => batch.retained.push((topic, None)),
         Input::ForgetThose(which) => {
