@@ -238,6 +238,7 @@ fn documents_name_files_that_exist() {
         "systemd/",
         "schemas/",
         "cross/",
+        "docs/",
         ".ci/",
     ];
     let mut wrong = Vec::new();
@@ -248,6 +249,8 @@ fn documents_name_files_that_exist() {
         "CONTRIBUTING.md",
         "CHANGELOG.md",
         "benches/peers/README.md",
+        "docs/guide.md",
+        "docs/troubleshooting.md",
     ] {
         if !Path::new(document).exists() {
             continue;

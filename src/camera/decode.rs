@@ -111,7 +111,7 @@ fn choose(
         Decode::Cuda if cuda => shares().map(|()| Kind::Cuda),
         Decode::Cuda => Err(CameraError::Setup(format!(
             "decode = \"cuda\": GStreamer has no {}: install gstreamer1.0-plugins-bad 1.22 or newer and NVIDIA's \
-             driver with libnvcuvid, or give decode = \"software\"",
+             driver with libnvcuvid (libnvcuvid1 on Debian, libnvidia-decode-N on Ubuntu), or give decode = \"software\"",
             nvcodec("h264", device)
         ))),
         Decode::Jetson if jetson => Ok(Kind::Jetson),

@@ -520,7 +520,12 @@ pub fn start(
     Ok((Publisher { shared: Arc::clone(&shared), input }, Running { shared, ended, broker }))
 }
 
-fn check_tls(config: &MqttConfig) -> Result<(), PublishError> {
+/// Whether the certificates that the broker needs are there and can be used: a look before anything is started.
+///
+/// # Errors
+///
+/// [`PublishError::Tls`]: which are not, and what to do.
+pub fn check_tls(config: &MqttConfig) -> Result<(), PublishError> {
     match config.broker {
         Broker::Remote { tls: true, .. } => tls::client_config(&config.tls).map(drop).map_err(PublishError::Tls),
         Broker::Remote { .. } | Broker::Embedded { .. } => Ok(()),
