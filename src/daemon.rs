@@ -311,11 +311,19 @@ fn start_analysis(
     worker::spawn("analyze", move || analysis.run(&batches, &free, &orders, &heart, sink))
 }
 
-/// Ends the process at once where an orderly stop takes longer than `deadline`.
-pub fn enforce_deadline(deadline: Duration) {
+/// Ends the process at once where an orderly stop takes longer than `deadline`; when that is.
+pub fn enforce_deadline(deadline: Duration) -> Instant {
+    let ends_by = Instant::now() + deadline;
     worker::spawn("deadline", move || {
-        std::thread::sleep(deadline);
+        std::thread::sleep(ends_by.saturating_duration_since(Instant::now()));
         tracing::error!("the stop took longer than stop_deadline ({} s): ending now", deadline.as_secs_f64());
-        std::process::exit(1);
+        end_now();
     });
+    ends_by
+}
+
+/// Ends the process with code 1, whatever its threads do: what libraries want done at an orderly exit would be done beside
+/// threads that still use them.
+pub fn end_now() -> ! {
+    signal_hook::low_level::exit(1)
 }

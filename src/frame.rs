@@ -147,7 +147,7 @@ pub struct GpuShare {
     /// Ordinal of the device.
     pub device: i32,
     /// Most frames of one camera that are out at once: in its slot (a batch for a file read fast, else one), in
-    /// staging, on their way past a motion gate, in batches in flight.
+    /// staging, in batches in flight. Those on their way past a motion gate come on top, for a camera that has one.
     pub frames: u32,
 }
 

@@ -213,9 +213,13 @@ impl Slots {
         frames
     }
 
-    fn judge(&mut self, frame: Frame, cells: &[u8]) {
+    /// `cells` is what was read of the frame, or why nothing was.
+    fn judge(&mut self, frame: Frame, cells: Result<&[u8], &str>) {
         if let Some(inlet) = self.inlets.iter_mut().find(|inlet| inlet.awaits(&frame.info.camera)) {
-            inlet.judge(frame, cells);
+            match cells {
+                Ok(cells) => inlet.judge(frame, cells),
+                Err(_) => inlet.lose_one(),
+            }
         }
     }
 
@@ -317,7 +321,16 @@ impl<'a> Run<'a> {
         if !self.looking {
             return Ok(());
         }
-        match self.backend.looked(&mut |frame, cells| slots.judge(frame, cells)) {
+        let mut lost = None;
+        let end = self.backend.looked(&mut |frame, cells| {
+            lost =
+                cells.err().map(|why| format!("a frame of {} is lost: {why}", frame.info.camera)).or(lost.take());
+            slots.judge(frame, cells);
+        });
+        if let Some(lost) = lost {
+            self.complain(&lost);
+        }
+        match end {
             Ok(done) => self.looking = !done,
             Err(error) => {
                 self.looking = false;
@@ -394,14 +407,19 @@ impl<'a> Run<'a> {
         if !matches!(error, BackendError::DropBatch(_)) {
             return Err(error);
         }
+        self.complain(&error);
+        Ok(())
+    }
+
+    /// Counts what was lost, and logs it unless that was done a moment ago.
+    fn complain(&mut self, what: &dyn std::fmt::Display) {
         self.inference.metrics.backend_failures.inc();
         let now = Instant::now();
         if self.logged.is_none_or(|last| now.duration_since(last) > LOG_EVERY) {
             let total = self.inference.metrics.backend_failures.get();
-            tracing::error!(total, "{error}");
+            tracing::error!(total, "{what}");
             self.logged = Some(now);
         }
-        Ok(())
     }
 
     fn forget_in_flight(&mut self, slots: &mut Slots) {

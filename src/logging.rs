@@ -193,8 +193,6 @@ impl Repeated {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
-
     use super::*;
 
     #[test]
@@ -220,27 +218,13 @@ mod tests {
         assert_eq!(parse_filter(None).unwrap().to_string(), "info");
     }
 
-    #[derive(Clone, Default)]
-    struct Captured(Arc<Mutex<Vec<u8>>>);
-
-    impl Write for Captured {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().write(bytes)
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
     #[test]
     fn the_journal_gets_a_priority_on_every_line_and_no_time() {
-        let captured = Captured::default();
-        let writer = captured.clone();
+        let log = tempfile::NamedTempFile::new().unwrap();
         let format = Format::default().with_level(false).without_time().with_ansi(false).with_target(false);
         let subscriber = tracing_subscriber::fmt()
             .with_ansi(false)
-            .with_writer(move || writer.clone())
+            .with_writer(log.reopen().unwrap())
             .event_format(Priorities(format))
             .finish();
         tracing::subscriber::with_default(subscriber, || {
@@ -248,7 +232,7 @@ mod tests {
             tracing::error!(camera = "gate", "gone\n<0>away");
             tracing::warn!("slow");
         });
-        let text = String::from_utf8(captured.0.lock().unwrap().clone()).unwrap();
+        let text = std::fs::read_to_string(log.path()).unwrap();
         assert_eq!(text, "<6>ready\n<3>gone\n<3><0>away camera=\"gate\"\n<4>slow\n");
     }
 }

@@ -171,6 +171,16 @@ fn what_the_machine_lacks_is_told_together_with_what_is_wrong() {
 }
 
 #[test]
+fn a_machine_without_authorities_is_told_of_their_package() {
+    let site = Site::new();
+    let written = Written { mqtt: "broker = \"mqtts://broker.lan\"", ..Written::default() };
+    let mut command = program();
+    command.env("SSL_CERT_FILE", site.write("none.pem", "")).env_remove("SSL_CERT_DIR");
+    let words = "config.toml: mqtt: the system's certificate store holds no usable certificate authority: install ca-certificates";
+    ended(command.arg("check").arg(site.config(&written))).says_in_one_line(CONFIG, &[words]);
+}
+
+#[test]
 fn files_of_a_configuration() {
     let site = Site::new();
     let none = site.path("none.toml").to_str().unwrap().to_owned();

@@ -2,40 +2,24 @@
 
 mod support;
 
-use std::io::{self, Write};
 use std::net::Ipv4Addr;
-use std::sync::{Arc, Mutex};
 
 use support::certificates::certificates;
 use support::mosquitto::{Mosquitto, Subscriber, free_port};
 use support::publisher::{Box, config, tls};
-use tempfile::TempDir;
+use tempfile::{NamedTempFile, TempDir};
 use tracing_subscriber::util::SubscriberInitExt;
 use watchpost::config::{Broker, MqttConfig, MqttProtocol, Secret};
 
 const PLANTED: &str = "pl4nted-s3cret";
 
-#[derive(Clone, Default)]
-struct Captured(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Captured {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 /// Of its own test program: the log is the process's.
 #[test]
 fn a_planted_password_is_in_no_line_at_trace_level() {
-    let captured = Captured::default();
-    let writer = captured.clone();
+    let log = NamedTempFile::new().unwrap();
     let builder = tracing_subscriber::fmt().with_env_filter("trace").with_ansi(false);
     // With what libraries say through the `log` crate, as the program has it.
-    builder.with_writer(move || writer.clone()).finish().try_init().unwrap();
+    builder.with_writer(log.reopen().unwrap()).finish().try_init().unwrap();
     let user = |config: MqttConfig, protocol| MqttConfig {
         user: Some("box".to_owned()),
         password: Some(Secret::new(PLANTED.to_owned())),
@@ -79,7 +63,7 @@ fn a_planted_password_is_in_no_line_at_trace_level() {
     Subscriber::start(port, "watchpost/box/status", Some(("box", PLANTED))).next();
     tested.finish();
 
-    let log = String::from_utf8_lossy(&captured.0.lock().unwrap()).into_owned();
+    let log = std::fs::read_to_string(log.path()).unwrap();
     for said in ["DEBUG rumqttc", "DEBUG watchpost", "connected to the broker", "refused the user", "TLS handshake"]
     {
         assert!(log.contains(said), "{said:?} is not in the log: {log}");

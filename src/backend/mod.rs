@@ -116,6 +116,9 @@ pub enum BackendError {
 /// Frames that are looked at together for the motion gate, at most.
 pub const LOOK_MAX: usize = 64;
 
+/// Takes a frame back that was looked at, with its [`crate::motion::CELLS`] cells, or why there are none.
+pub type Back<'b> = dyn FnMut(Frame, Result<&[u8], &str>) + 'b;
+
 /// Runs an engine over batches of frames.
 ///
 /// Opened, used and dropped on the inference thread. `open` functions get a `wake` sender: a finished batch sends
@@ -145,7 +148,7 @@ pub trait Backend {
     ///
     /// # Errors
     ///
-    /// [`BackendError::DropBatch`] where a frame cannot be read, [`BackendError::Reopen`] where the device is gone.
+    /// [`BackendError::DropBatch`] where this backend reads no such frames, [`BackendError::Reopen`] where the device is gone.
     fn look(&mut self, frames: Vec<Frame>) -> Result<(), BackendError> {
         let memory = frames.first().map_or("", |frame| frame.image.memory());
         Err(BackendError::DropBatch(format!(
@@ -153,12 +156,13 @@ pub trait Backend {
         )))
     }
 
-    /// Gives each frame back with its [`crate::motion::CELLS`] cells, once all have been read; false before. Never blocks.
+    /// Gives each frame back, once all have been read; false before. One that could not be read, since it cannot be mapped, costs
+    /// the others nothing. Never blocks.
     ///
     /// # Errors
     ///
     /// [`BackendError::Reopen`] where the device is gone, and with it the frames.
-    fn looked(&mut self, _back: &mut dyn FnMut(Frame, &[u8])) -> Result<bool, BackendError> {
+    fn looked(&mut self, _back: &mut Back<'_>) -> Result<bool, BackendError> {
         Ok(true)
     }
 

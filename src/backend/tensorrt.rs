@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam::channel::Sender;
 
-use super::{Backend, BackendError, Batch, LOOK_MAX, Lane, ModelSpec, Progress};
+use super::{Back, Backend, BackendError, Batch, LOOK_MAX, Lane, ModelSpec, Progress};
 use crate::config::{EngineConfig, TensorrtConfig};
 use crate::engine::Manifest;
 use crate::frame::{Colour, Frame, GpuShare};
@@ -22,6 +22,7 @@ use crate::gpu::alone;
 use crate::gpu::device::Device;
 use crate::gpu::error::GpuError;
 use crate::gpu::lanes::{LaneInput, Lanes, Plan};
+use crate::gpu::letterbox::LaneEntry;
 use crate::gpu::mask::MaskCache;
 use crate::gpu::motion::Looks;
 use crate::gpu::trt::Library;
@@ -151,7 +152,8 @@ pub struct TensorRt {
     plan: Arc<Plan>,
     /// Made for the first camera with a motion gate. Dropped before the frames, which it waits for.
     looks: Option<Looks>,
-    looked_at: Vec<Frame>,
+    /// With the place of its cells, or why it has none.
+    looked_at: Vec<(Frame, Result<usize, String>)>,
     wake: Sender<()>,
 }
 
@@ -206,6 +208,18 @@ fn of_frame(error: GpuError) -> BackendError {
     match error {
         GpuError::Config(text) => BackendError::DropBatch(text),
         other => other.into(),
+    }
+}
+
+/// What the kernel is told of a frame that is to be looked at, or why that frame alone is lost: the others are looked at. Where
+/// it is the device that has gone, what else it was given says so.
+fn to_look_at(entry: Result<Option<LaneEntry>, GpuError>) -> Result<Result<LaneEntry, String>, GpuError> {
+    match entry {
+        Ok(Some(entry)) if entry.is_used() => Ok(Ok(entry)),
+        Ok(Some(_)) => Ok(Err("it is too large for the kernels: 65,535 pixels a side at most".to_owned())),
+        Ok(None) => Ok(Err("it lies in host memory, and was to be looked at on the GPU".to_owned())),
+        Err(GpuError::Config(text) | GpuError::Failed(text)) => Ok(Err(text)),
+        Err(other) => Err(other),
     }
 }
 
@@ -294,29 +308,36 @@ impl Backend for TensorRt {
 
     fn look(&mut self, frames: Vec<Frame>) -> Result<(), BackendError> {
         let mut entries = Vec::with_capacity(frames.len());
-        for frame in &frames {
+        let mut looked_at = Vec::with_capacity(frames.len());
+        for frame in frames {
             let letterbox = Letterbox::new(frame.info.size, self.spec.input, self.fit);
             let input = LaneInput { image: &frame.image, letterbox, mask: 0, thumbnail: false };
-            let there = || GpuError::Config("a frame in host memory was to be looked at on the GPU".to_owned());
-            entries.push(self.plan.entry(&input).and_then(|entry| entry.ok_or_else(there)).map_err(of_frame)?);
+            let place = to_look_at(self.plan.entry(&input))?.map(|entry| {
+                entries.push(entry);
+                entries.len() - 1
+            });
+            looked_at.push((frame, place));
         }
         let woken = self.woken();
         let looks = match &mut self.looks {
             Some(looks) => looks,
             None => self.looks.insert(Looks::new(&self.plan.device, LOOK_MAX)?),
         };
-        looks.launch(&self.plan.kernels, &entries, woken).map_err(of_frame)?;
-        self.looked_at = frames;
+        match entries.is_empty() {
+            true => woken(),
+            false => looks.launch(&self.plan.kernels, &entries, woken).map_err(of_frame)?,
+        }
+        self.looked_at = looked_at;
         Ok(())
     }
 
-    fn looked(&mut self, back: &mut dyn FnMut(Frame, &[u8])) -> Result<bool, BackendError> {
+    fn looked(&mut self, back: &mut Back<'_>) -> Result<bool, BackendError> {
         let Some(looks) = &self.looks else { return Ok(true) };
         if !looks.is_done()? {
             return Ok(false);
         }
-        for (at, frame) in self.looked_at.drain(..).enumerate() {
-            back(frame, looks.cells(at));
+        for (frame, place) in self.looked_at.drain(..) {
+            back(frame, place.as_ref().map(|at| looks.cells(*at)).map_err(String::as_str));
         }
         Ok(true)
     }
@@ -387,5 +408,28 @@ impl From<GpuError> for BackendError {
             // A full device may be another program's doing: the next attempt may find room.
             GpuError::Memory(text) | GpuError::Failed(text) => Self::Reopen(text),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::PixelFormat;
+
+    #[test]
+    fn a_frame_that_cannot_be_mapped_is_lost_alone_and_without_libraries_none_can_be() {
+        let entry = |size| {
+            let (colour, letterbox) =
+                (Colour { bt709: true, full_range: false }, Letterbox::new(size, (64, 64), Fit::Centre));
+            LaneEntry::new([256; 3], [64, 64, 0], PixelFormat::Nv12, colour, &letterbox, 0)
+        };
+        let why = |entry| to_look_at(entry).unwrap().unwrap_err();
+        assert_eq!(to_look_at(Ok(Some(entry((64, 48))))).unwrap(), Ok(entry((64, 48))));
+        assert!(why(Ok(Some(entry((70_000, 48))))).contains("too large"));
+        assert!(why(Ok(None)).contains("host memory"));
+        let text = || "an NVMM surface cannot be mapped".to_owned();
+        assert_eq!(why(Err(GpuError::Failed(text()))), text());
+        assert_eq!(why(Err(GpuError::Config(text()))), text());
+        assert!(matches!(to_look_at(Err(GpuError::Unavailable(text()))), Err(GpuError::Unavailable(_))));
     }
 }

@@ -14,6 +14,8 @@ use crate::frame::GpuShare;
 
 /// Surfaces beyond those that are out: one being written, one on its way.
 const SPARE_SURFACES: i64 = 2;
+/// Frames on their way past a camera's motion gate: one that is looked at, and one that waits for its batch.
+const GATED: u32 = 2;
 
 static GPU: OnceLock<GpuShare> = OnceLock::new();
 
@@ -26,6 +28,16 @@ pub fn use_gpu(share: GpuShare) {
 /// The GPU of the engine, where it takes frames from one.
 pub fn gpu() -> Option<GpuShare> {
     GPU.get().copied()
+}
+
+/// Most frames of a camera that are out at once, where an engine takes them from a GPU. By the camera's own settings, which a
+/// reload may change: its pipeline is built anew then.
+pub fn frames_out(has_gate: bool) -> Option<u32> {
+    gpu().map(|gpu| most_out(gpu, has_gate))
+}
+
+fn most_out(gpu: GpuShare, has_gate: bool) -> u32 {
+    gpu.frames + if has_gate { GATED } else { 0 }
 }
 
 /// A set of built-in descriptions.
@@ -99,7 +111,7 @@ fn choose(
         Decode::Cuda if cuda => shares().map(|()| Kind::Cuda),
         Decode::Cuda => Err(CameraError::Setup(format!(
             "decode = \"cuda\": GStreamer has no {}: install gstreamer1.0-plugins-bad 1.22 or newer and NVIDIA's \
-             driver with libnvcuvid, or give decode = \"software\"",
+             driver with libnvcuvid (libnvcuvid1 on Debian, libnvidia-decode-N on Ubuntu), or give decode = \"software\"",
             nvcodec("h264", device)
         ))),
         Decode::Jetson if jetson => Ok(Kind::Jetson),
@@ -272,17 +284,18 @@ fn unusable(decoder: &str, caps: &gst::CapsRef, wanted: Memory) -> Option<String
     })
 }
 
-/// Sets what decoders and converters need, on those of the description and those that are chosen later.
-pub fn prepare_elements(pipeline: &gst::Pipeline, memory: Memory) {
+/// Sets what decoders and converters need, on those of the description and those that are chosen later, where so many frames
+/// are out at a time as [`frames_out`] says.
+pub fn prepare_elements(pipeline: &gst::Pipeline, memory: Memory, frames_out: Option<u32>) {
     // A pipeline that is not yet started does not change meanwhile.
     let elements: Vec<gst::Element> = pipeline.iterate_elements().into_iter().flatten().collect();
     let converts = elements.iter().any(|element| element.has_property("output-buffers"));
-    elements.iter().for_each(|element| prepare(element, memory, converts));
-    pipeline.connect_deep_element_added(move |_, _, element| prepare(element, memory, converts));
+    elements.iter().for_each(|element| prepare(element, memory, frames_out, converts));
+    pipeline.connect_deep_element_added(move |_, _, element| prepare(element, memory, frames_out, converts));
 }
 
 /// `converts`: frames are those of NVIDIA's converter, so the decoder gets its own back at once.
-fn prepare(element: &gst::Element, memory: Memory, converts: bool) {
+fn prepare(element: &gst::Element, memory: Memory, frames_out: Option<u32>, converts: bool) {
     let name = element.factory().map(|f| f.name()).unwrap_or_default();
     if name.starts_with("avdec_") {
         // One thread a decoder: many cameras share the cores, and frame threading would hold frames back.
@@ -299,15 +312,15 @@ fn prepare(element: &gst::Element, memory: Memory, converts: bool) {
     if element.has_property("bl-output") {
         element.set_property("bl-output", false);
     }
-    let Some(gpu) = gpu() else { return };
+    let (Some(gpu), Some(frames_out)) = (gpu(), frames_out) else { return };
     set_if_there(element, "gpu-id", gpu.device.into());
     // As many as are out at a time, or the element waits for one to come back: in the converter of JetPack and
     // DeepStream, in their decoder, in nvh264dec from GStreamer 1.24 on.
-    let frames = i64::from(gpu.frames) + SPARE_SURFACES;
+    let frames = i64::from(frames_out) + SPARE_SURFACES;
     set_if_there(element, "output-buffers", frames);
     set_if_there(element, "num-output-surfaces", frames);
     if !converts {
-        set_if_there(element, "num-extra-surfaces", gpu.frames.into());
+        set_if_there(element, "num-extra-surfaces", frames_out.into());
     }
     if memory == Memory::Cuda && is_video_decoder(element) {
         offer_cuda_memory(element);
@@ -397,6 +410,12 @@ mod tests {
         }
         assert_eq!(on(&[], None, Decode::Software, &file()), Ok(Kind::Software));
         assert_eq!(on(&["nvv4l2decoder"], Some(0), Decode::Jetson, &file()), Ok(Kind::Deepstream));
+    }
+
+    #[test]
+    fn a_camera_with_a_motion_gate_has_more_frames_out() {
+        let gpu = GpuShare { context: 1, device: 0, frames: 4 };
+        assert_eq!((most_out(gpu, false), most_out(gpu, true)), (4, 6));
     }
 
     #[test]

@@ -57,6 +57,8 @@ pub struct Pipeline {
     pub frames: AppSink,
     /// Where its frames lie.
     pub memory: Memory,
+    /// Most of them that are out at once, where an engine takes them from a GPU.
+    pub frames_out: Option<u32>,
     /// What is wrong with the camera's certificate or its decoder: errors on the bus do not tell.
     cause: Arc<OnceLock<CameraError>>,
 }
@@ -106,29 +108,30 @@ pub fn parse(name: &str, kind: Kind) -> Result<Pipeline, CameraError> {
         Kind::Deepstream => Memory::Nvmm,
         Kind::Software | Kind::Cuda | Kind::Jetson => Memory::of_description(&text),
     };
-    Ok(Pipeline { pipeline, source, frames, memory, cause: Arc::default() })
+    Ok(Pipeline { pipeline, source, frames, memory, frames_out: None, cause: Arc::default() })
 }
 
-/// A pipeline ready to start: source properties, the decoder, the GPU's context and the sink's pace are set.
+/// A pipeline ready to start: source properties, the decoder, the GPU's context and the sink's pace are set. Behind a motion
+/// gate the decoder gives out more frames at a time.
 ///
 /// # Errors
 ///
 /// A sentence naming the description or the setting that does not fit.
-pub fn build(name: &str, source: &Source, decode: Decode) -> Result<Pipeline, CameraError> {
+pub fn build(name: &str, source: &Source, decode: Decode, has_gate: bool) -> Result<Pipeline, CameraError> {
     // A file says itself what decodes.
     let kind = if description::is_built_in(name) { Kind::of(decode, source)? } else { Kind::Software };
-    assemble(name, source, kind)
+    assemble(name, source, kind, decode::frames_out(has_gate))
 }
 
-fn assemble(name: &str, source: &Source, kind: Kind) -> Result<Pipeline, CameraError> {
-    let parts = parse(name, kind)?;
+fn assemble(name: &str, source: &Source, kind: Kind, frames_out: Option<u32>) -> Result<Pipeline, CameraError> {
+    let parts = Pipeline { frames_out, ..parse(name, kind)? };
     set_source(&parts, source)?;
     set_sink(&parts.frames, source);
     if description::is_built_in(name) {
         decode::choose_decoders(&parts.pipeline, kind, &parts.cause);
     }
     decode::join_streams(&parts.pipeline, &parts.cause);
-    decode::prepare_elements(&parts.pipeline, parts.memory);
+    decode::prepare_elements(&parts.pipeline, parts.memory, frames_out);
     if let (Memory::Cuda, Some(gpu)) = (parts.memory, decode::gpu()) {
         parts.pipeline.set_context(&cuda::context(gpu)?);
     }
@@ -173,7 +176,7 @@ fn set_sink(frames: &AppSink, source: &Source) {
 /// elements are missing (those that decoders are found by at run time too), whether file or device are there. Nothing
 /// is started.
 pub fn check(name: &str, source: &Source, decode: Decode) -> Vec<CameraError> {
-    let mut problems: Vec<CameraError> = build(name, source, decode).err().into_iter().collect();
+    let mut problems: Vec<CameraError> = build(name, source, decode, false).err().into_iter().collect();
     if let Source::V4l2 { device } = source
         && let Err(e) = std::fs::metadata(device)
     {
@@ -456,7 +459,7 @@ mod tests {
     /// The pipeline of `kind` that reads the file `clip` of a folder.
     fn reading(folder: &tempfile::TempDir, kind: Kind) -> Pipeline {
         let source = Source::File { path: folder.path().join("clip"), pace: Pace::Fast, repeat: false };
-        assemble("file", &source, kind).unwrap()
+        assemble("file", &source, kind, None).unwrap()
     }
 
     /// What ends the pipeline of `kind` on a file that `make` writes.

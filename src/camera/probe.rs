@@ -41,7 +41,7 @@ pub struct Frames {
 pub fn frames(path: &Path) -> Result<Frames, CameraError> {
     let name = path.display().to_string();
     let source = Source::File { path: path.to_path_buf(), pace: Pace::Fast, repeat: false };
-    let started = Started(pipeline::build("file", &source, Decode::Software)?);
+    let started = Started(pipeline::build("file", &source, Decode::Software, false)?);
     let _ = started.0.pipeline.set_state(gst::State::Playing); // a failure is on the bus, in words
     let first = first_sample(&started.0).map_err(|e| e.of(&name))?;
     Ok(Frames { name, started, first: Some(first) })
@@ -137,7 +137,7 @@ pub struct Found {
 /// Why it delivers nothing, or why the picture cannot be written.
 pub fn watch(name: &str, source: &Source, duration: Duration, jpeg: &PathBuf) -> Result<Found, CameraError> {
     let start = Instant::now();
-    let started = Started(pipeline::build(name, source, Decode::Software)?);
+    let started = Started(pipeline::build(name, source, Decode::Software, false)?);
     let clocks = super::sink::watch_clock(&started.0.source);
     let _ = started.0.pipeline.set_state(gst::State::Playing); // a failure is on the bus, in words
     let sample = first_sample(&started.0)?;

@@ -12,7 +12,6 @@ use gstreamer_app::AppSink;
 use gstreamer_video::{VideoInfo, VideoMeta};
 
 use super::clock::{Arrival, Arrivals, CaptureClock, FileTime};
-use super::decode;
 use super::memory::{self, Memory};
 use super::pipeline::{CameraError, Pipeline};
 use crate::config::{CameraConfig, Pace, Source};
@@ -276,7 +275,7 @@ pub struct Feeder {
 /// Connects a pipeline that is not yet started to its slot. A file read as fast as possible needs a [`feeder`] too.
 pub fn attach(intake: &Arc<Intake>, connection: &Arc<Connection>, parts: &Pipeline) {
     intake.gate.iter().for_each(|gate| gate.reset());
-    offer_video_meta(&parts.frames, parts.memory);
+    offer_video_meta(parts);
     if matches!(intake.config.source, Source::Rtsp(_)) {
         watch_arrivals(connection, &parts.source);
     }
@@ -361,9 +360,9 @@ fn feed(intake: &Intake, connection: &Connection, sink: &AppSink) {
 /// Tells decoders that padded rows are welcome: they then decode straight into the buffers we read, and do not
 /// copy each picture into a tight one. Decoders into CUDA memory are told how many surfaces will be out at a time; those
 /// into NVMM have a property for it, and might count both.
-fn offer_video_meta(sink: &AppSink, memory: Memory) {
-    let Some(pad) = sink.static_pad("sink") else { return };
-    let frames = decode::gpu().map(|gpu| gpu.frames).filter(|_| memory == Memory::Cuda);
+fn offer_video_meta(parts: &Pipeline) {
+    let Some(pad) = parts.frames.static_pad("sink") else { return };
+    let frames = parts.frames_out.filter(|_| parts.memory == Memory::Cuda);
     pad.add_probe(gst::PadProbeType::QUERY_DOWNSTREAM | gst::PadProbeType::PUSH, move |_, info| {
         if let Some(query) = info.query_mut()
             && let gst::QueryViewMut::Allocation(allocation) = query.view_mut()
@@ -440,5 +439,30 @@ impl Connection {
             .map(|meta| meta.timestamp().nseconds());
         let arrival = Arrival { pts_ns: pts.nseconds(), at: Instant::now(), wall: SystemTime::now(), ntp_ns };
         lock(&self.arrivals).push(arrival);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::camera::decode::Kind;
+    use crate::camera::pipeline;
+
+    #[test]
+    fn a_decoder_into_cuda_memory_is_told_how_many_frames_its_camera_holds() {
+        gst::init().unwrap();
+        let told = |memory, frames_out| {
+            let mut parts = pipeline::parse("test", Kind::Software).unwrap();
+            (parts.memory, parts.frames_out) = (memory, frames_out);
+            offer_video_meta(&parts);
+            let caps = "video/x-raw,format=NV12,width=64,height=48".parse::<gst::Caps>().unwrap();
+            let mut query = gst::query::Allocation::new(Some(&caps), true);
+            let pad = parts.frames.static_pad("sink").unwrap();
+            assert!(pad.peer().unwrap().peer_query(&mut query));
+            query.allocation_pools().map(|(_, size, least, _)| (size, least)).collect::<Vec<_>>()
+        };
+        assert_eq!(told(Memory::Cuda, Some(6)), [(64 * 48 * 3 / 2, 6)]);
+        assert_eq!(told(Memory::System, Some(6)), [], "software has a pool that grows");
+        assert_eq!(told(Memory::Cuda, None), []);
     }
 }

@@ -186,7 +186,8 @@ impl Life {
     /// One connection, from building the pipeline to its end.
     fn run_once(&mut self) -> Result<End, CameraError> {
         let config = self.intake.config();
-        let parts = pipeline::build(&config.pipeline, &config.source, config.decode)?;
+        let has_gate = config.motion.is_some();
+        let parts = pipeline::build(&config.pipeline, &config.source, config.decode, has_gate)?;
         let connection = Arc::new(Connection::default());
         sink::attach(&self.intake, &connection, &parts);
         let reading = Reading::begin(&self.intake);

@@ -114,7 +114,7 @@ pub fn run(args: &BenchArgs, console: &Console) -> Result<(), Failure> {
     super::start_gstreamer()?;
     let slice = Duration::from_secs(args.seconds) / ROUNDS as u32;
     let settings = Settings::new(&config, &manifest)?;
-    super::share_gpu(&settings, &config);
+    settings.gpu_share().into_iter().for_each(camera::use_gpu);
     let on_gpu = settings.gpu_share().is_some();
     let turns = if on_gpu { 4 } else { 3 };
     let mut progress = Progress::new(console, "measurements", ROUNDS * turns, Instant::now());

@@ -7,6 +7,7 @@ use crate::camera::pipeline;
 use crate::cli::{Code, Failure};
 use crate::config::{self, CameraConfig, EngineConfig};
 use crate::engine::Manifest;
+use crate::publish;
 
 /// Reads the configuration, then looks for what it needs on this machine, as far as it can be read.
 pub fn run(path: &Path) -> Result<(), Failure> {
@@ -29,6 +30,8 @@ pub fn run(path: &Path) -> Result<(), Failure> {
     }
     if let Some(config) = &config {
         problems.keep(state_dir(path, &config.state_dir));
+        let tls = |error| Failure::new(Code::Config, format!("{}: mqtt: {error}", path.display()));
+        problems.keep(publish::check_tls(&config.mqtt).map_err(tls));
     }
     problems.into_result()?;
     // Both are there where there is no problem.

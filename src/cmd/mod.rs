@@ -18,7 +18,7 @@ use std::path::Path;
 
 use crossbeam::channel::Sender;
 
-use crate::backend::{BackendError, Settings};
+use crate::backend::BackendError;
 use crate::camera::CameraError;
 use crate::cli::{Cli, Code, Command, Failure};
 use crate::config::{self, CameraConfig, Config, Draft, LabelUse, Problem, WHOLE_FILE};
@@ -85,17 +85,6 @@ fn listed(file: &Path, problems: &[Problem]) -> String {
 
 fn start_gstreamer() -> Result<(), Failure> {
     camera::init().map_err(|e| Failure::new(Code::Unavailable, e))
-}
-
-/// Cameras decode into the memory of the GPU where the backend reads it there.
-fn share_gpu(settings: &Settings, config: &Config) {
-    if let Some(mut share) = settings.gpu_share() {
-        if config.cameras.iter().any(|camera| camera.motion.is_some()) {
-            // On their way past the motion gate: one that is looked at, and one that waits for its batch.
-            share.frames += 2;
-        }
-        camera::use_gpu(share);
-    }
 }
 
 impl From<BackendError> for Failure {

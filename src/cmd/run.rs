@@ -29,10 +29,10 @@ use crate::http::{self, Latest};
 use crate::infer::News;
 use crate::logging::Console;
 use crate::metrics::Metrics;
-use crate::publish::{Publisher, Request, Topics};
+use crate::publish::{self, Publisher, Request, Topics};
 use crate::signal::{self, Signal};
 use crate::worker::{self, Heartbeat};
-use crate::{process, systemd};
+use crate::{camera, process, systemd};
 use pictures::Waiting;
 
 /// How often health is looked at.
@@ -53,7 +53,7 @@ pub fn run(path: &Path, console: &Console) -> Result<(), Failure> {
     super::start_gstreamer()?;
     let settings = Settings::new(&config, &manifest)?;
     settings.look()?;
-    super::share_gpu(&settings, &config);
+    settings.gpu_share().into_iter().for_each(camera::use_gpu);
     let signals = signal::listen().map_err(|e| Failure::new(Code::Internal, format!("signals: {e}")))?;
     let around =
         Surroundings { boot: super::boot(), metrics: Arc::new(Metrics::default()), board: Board::default() };
@@ -86,14 +86,20 @@ pub fn run(path: &Path, console: &Console) -> Result<(), Failure> {
     let deadline = config.stop_deadline;
     let written = Written { path: path.to_owned(), config, draft, manifest };
     let daemon = Daemon::new(written, &around, graph, publisher, latest, hearts);
-    let end = daemon.serve(&signals, &orders, &pictures, StatusLine::new(console));
+    let (end, ends_by) = daemon.serve(&signals, &orders, &pictures, StatusLine::new(console));
     // Until now: without a sender the main loop would spin.
     drop(made);
     // Its last pictures are published, too.
     let _ = encoding.map(JoinHandle::join);
-    publishing.finish(deadline / 2);
+    publishing.finish(for_the_broker(deadline, ends_by.saturating_duration_since(Instant::now())));
     drop(server);
     end
+}
+
+/// The broker's time of a stop: half of its `deadline`, or what is `left` of it but for the publisher's patience with its own
+/// threads, and for the process's own end.
+fn for_the_broker(deadline: Duration, left: Duration) -> Duration {
+    left.saturating_sub(deadline / 20).div_f64(1.0 + publish::PATIENCE).min(deadline / 2)
 }
 
 /// The configuration that holds, and where it is from.
@@ -170,14 +176,14 @@ impl<'a> Daemon<'a> {
         }
     }
 
-    /// The main loop, then the stop in order.
+    /// The main loop, then the stop in order; what came of it, and when the process is ended at the latest.
     fn serve(
         mut self,
         signals: &Receiver<Signal>,
         orders: &Receiver<Request>,
         pictures: &Receiver<Answer>,
         line: StatusLine,
-    ) -> Result<(), Failure> {
+    ) -> (Result<(), Failure>, Instant) {
         let mut due = Instant::now();
         let news = self.graph.news.clone();
         loop {
@@ -190,7 +196,7 @@ impl<'a> Daemon<'a> {
                         due = Instant::now();
                     }
                     Ok(Signal::Stop) | Err(_) => break,
-                    Ok(Signal::Now) => std::process::exit(1),
+                    Ok(Signal::Now) => daemon::end_now(),
                 },
                 recv(orders) -> order => if let Ok(order) = order {
                     self.obey(order);
@@ -352,15 +358,15 @@ impl<'a> Daemon<'a> {
     }
 
     /// Closes the data path in order, telling the broker last.
-    fn stop(mut self, signals: &Receiver<Signal>) -> Result<(), Failure> {
+    fn stop(mut self, signals: &Receiver<Signal>) -> (Result<(), Failure>, Instant) {
         tracing::info!("stopping");
         systemd::stopping();
         self.give_up_on_all_pictures();
-        daemon::enforce_deadline(self.config.stop_deadline);
+        let ends_by = daemon::enforce_deadline(self.config.stop_deadline);
         let signals = signals.clone();
         worker::spawn("stop-now", move || {
             if signals.iter().any(|signal| signal != Signal::Reload) {
-                std::process::exit(1);
+                daemon::end_now();
             }
         });
         let Self { around, graph, publisher, topics, mut monitor, ready, .. } = self;
@@ -376,7 +382,7 @@ impl<'a> Daemon<'a> {
         }
         publisher.notice(NoticeKind::Stopping, None, text);
         publisher.take_leave();
-        ended.map_err(Failure::from)
+        (ended.map_err(Failure::from), ends_by)
     }
 }
 
@@ -414,4 +420,16 @@ fn status_word(status: CameraStatus) -> &'static str {
 /// Our own types always serialise.
 fn json(message: &impl serde::Serialize) -> Vec<u8> {
     serde_json::to_vec(message).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_broker_gets_half_of_a_stop_or_what_is_left_of_it() {
+        let ms = Duration::from_millis;
+        let of = |left| for_the_broker(ms(10_000), ms(left)).as_millis();
+        assert_eq!([of(10_000), of(7_000), of(4_100), of(500), of(0)], [5_000, 5_000, 3_000, 0, 0]);
+    }
 }

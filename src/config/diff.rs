@@ -214,6 +214,17 @@ mod tests {
     }
 
     #[test]
+    fn a_motion_gate_that_comes_goes_or_differs_rebuilds_its_camera_which_holds_other_frames() {
+        let (without, with) = (config("", &["", ""]), config("", &["[camera.motion]\nenabled = true", ""]));
+        let other = config("", &["[camera.motion]\nenabled = true\nthreshold = 20", ""]);
+        for (old, new) in [(&without, &with), (&with, &without), (&with, &other)] {
+            let plan = plan(old, new);
+            assert_eq!((ids(&plan.rebuilt), plan.untouched), (vec!["c0"], 1));
+        }
+        assert_eq!(ids(&plan(&without, &config("[motion]\nenabled = true", &["", ""])).rebuilt), ["c0", "c1"]);
+    }
+
+    #[test]
     fn other_tracking_is_a_rule_of_every_camera() {
         let new = config("[tracking]\nlost_after = \"9s\"", &["", "priority = 9"]);
         let plan = plan(&config("", &["", ""]), &new);

@@ -115,7 +115,8 @@ fn load() -> Result<Library, GpuError> {
     }
     let why = first.map(|error| error.to_string()).unwrap_or_default();
     Err(GpuError::Unavailable(format!(
-        "the NVIDIA driver cannot be opened ({why}): install it, or use another backend"
+        "the NVIDIA driver cannot be opened ({why}): install it (nvidia-driver on Debian, nvidia-driver-N on Ubuntu, \
+         nvidia-l4t-cuda on a Jetson), or use another backend"
     )))
 }
 

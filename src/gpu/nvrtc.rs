@@ -110,7 +110,8 @@ impl Nvrtc {
         tried.dedup();
         tried.truncate(3);
         Err(GpuError::Unavailable(format!(
-            "no NVRTC for this GPU is installed ({}): install the CUDA {} toolkit's `libnvrtc`, or name it in {VARIABLE}",
+            "no NVRTC for this GPU is installed ({}): install NVIDIA's package cuda-nvrtc-{}-N \
+             (nvidia-jetpack on a Jetson), or name the library in {VARIABLE}",
             tried.join("; "),
             driver.0
         )))

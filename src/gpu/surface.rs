@@ -111,8 +111,8 @@ impl SurfaceMap {
     ///
     /// # Errors
     ///
-    /// [`GpuError::Unavailable`] without the libraries, [`GpuError::Failed`] where the surface cannot be mapped,
-    /// [`GpuError::Config`] where it is not pitch-linear NV12.
+    /// [`GpuError::Unavailable`] without the libraries, [`GpuError::Config`] where the surface cannot be mapped or is not
+    /// pitch-linear NV12, [`GpuError::Failed`] where the driver does not take it.
     pub fn planes(&mut self, image: &NvmmImage) -> Result<([u64; 3], [usize; 3]), GpuError> {
         self.calls += 1;
         // SAFETY: the image is a loan of a mapped `NvBufSurface`.
@@ -141,19 +141,21 @@ impl SurfaceMap {
             Some(functions) => functions,
             empty => empty.insert(Functions::open()?),
         };
-        let failed = |what: &str, code: c_int| {
-            GpuError::Failed(format!(
+        let text = |what: &str, code: c_int| {
+            format!(
                 "an NVMM surface cannot be mapped for CUDA ({what} answers {code}): look at the kernel's log, or set \
                  decode = \"software\""
-            ))
+            )
         };
+        let failed = |what: &str, code: c_int| GpuError::Failed(text(what, code));
         let surface = image.surface as *mut c_void;
         // SAFETY: the image keeps the surface; mapping one that is mapped changes nothing.
         let code = unsafe { (functions.map)(surface, image.index as c_int) };
         // SAFETY: as in `planes`.
         let egl_image = unsafe { egl_image(image) };
         if code != 0 || egl_image == 0 {
-            return Err(failed("NvBufSurfaceMapEglImage", code));
+            // This call is not the driver's: it says nothing of the device, which need not be opened anew for it.
+            return Err(GpuError::Config(text("NvBufSurfaceMapEglImage", code)));
         }
         let mut resource = std::ptr::null_mut();
         // SAFETY: an EGL image that lives as long as its surface; `resource` is written where it answers 0.

@@ -77,6 +77,12 @@ impl Inlet {
         self.away > 0 && self.camera() == camera
     }
 
+    /// A frame is back that could not be looked at. Nor could it be inferred: it would cost the others of its batch.
+    pub(super) fn lose_one(&mut self) {
+        self.away -= 1;
+        self.reader.metrics().dropped.inc();
+    }
+
     /// A frame is back, with its cells.
     pub(super) fn judge(&mut self, frame: Frame, cells: &[u8]) {
         self.away -= 1;

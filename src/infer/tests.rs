@@ -1,5 +1,5 @@
 use super::*;
-use crate::backend::Lane;
+use crate::backend::{Back, Lane};
 use crate::config::MotionConfig;
 use crate::frame::{Colour, CudaImage, Image, PixelFormat};
 use crate::letterbox::{Fit, Letterbox};
@@ -8,7 +8,8 @@ use crate::slot::{SlotWriter, Waker, slot};
 use crate::worker;
 use crossbeam::channel::bounded;
 
-/// Finishes each batch at once, with the outcome scripted for it. All cells of a frame are as bright as its width.
+/// Finishes each batch at once, with the outcome scripted for it. All cells of a frame are as bright as its width; one of
+/// width 0 cannot be read.
 struct Scripted {
     spec: ModelSpec,
     waiting: VecDeque<Vec<Frame>>,
@@ -52,10 +53,11 @@ impl Backend for Scripted {
         Ok(())
     }
 
-    fn looked(&mut self, back: &mut dyn FnMut(Frame, &[u8])) -> Result<bool, BackendError> {
+    fn looked(&mut self, back: &mut Back<'_>) -> Result<bool, BackendError> {
         for frame in self.looked_at.drain(..) {
             let cells = [frame.info.size.0 as u8; CELLS];
-            back(frame, &cells);
+            let is_there = frame.info.size.0 > 0;
+            back(frame, if is_there { Ok(&cells) } else { Err("it cannot be mapped") });
         }
         Ok(true)
     }
@@ -198,4 +200,27 @@ fn frames_on_the_device_are_judged_before_they_fill_a_batch() {
     assert!(bench.thread.join().is_ok_and(|end| end.is_ok()));
     let counts = bench.counters.counts();
     assert_eq!((counts.inferred, counts.gated, counts.dropped, counts.overwritten), (3, 4, 0, 0));
+}
+
+#[test]
+fn a_frame_that_cannot_be_looked_at_is_lost_alone() {
+    let bench = start(4, Vec::new());
+    let (hold, refresh) = (Duration::ZERO, Duration::from_secs(30));
+    let gate = Arc::new(Gate::new(&MotionConfig { threshold: 10, area: 0.002, hold, refresh }, None));
+    let start = Instant::now();
+    // Looked at together or one after the other: the first passes as such, the others since nobody has said what was in it.
+    for (seq, brightness) in [(0, 50), (1, 0), (2, 50), (3, 0), (4, 50)] {
+        let pass = Pass::new(Arc::clone(&gate), start + Duration::from_millis(40 * seq));
+        assert!(bench.writer.put_lossless(on_device(pass, seq, brightness)));
+    }
+    drop(bench.writer);
+    let mut seen = Vec::new();
+    while let Ok(mut batch) = bench.batches.recv() {
+        seen.extend(batch.lanes.drain(..).map(|lane| lane.frame.seq));
+        let _ = bench.free.try_send(batch);
+    }
+    assert!(bench.thread.join().is_ok_and(|end| end.is_ok()));
+    assert_eq!(seen, [0, 2, 4]);
+    let counts = bench.counters.counts();
+    assert_eq!((counts.inferred, counts.gated, counts.dropped, counts.overwritten), (3, 0, 2, 0));
 }

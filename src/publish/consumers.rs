@@ -78,7 +78,9 @@ impl Consumers {
             messages.push(cloudevents::structured(topic.as_str(), event));
         }
         if self.wanted.onvif {
-            messages.extend(onvif::rules(self.prefix(), before, event, open.of(&event.camera)));
+            let rules = onvif::rules(self.prefix(), before, event, open.of(&event.camera));
+            // That a track is out of a zone that a reload took away is no state any more.
+            messages.extend(rules.into_iter().filter(|message| !message.retain || self.keeps(&message.topic)));
         }
         messages
     }
@@ -149,24 +151,21 @@ impl Consumers {
             let cards = self.lock().cards.clone();
             messages.extend(cards.iter().filter_map(|(camera, card)| self.card(camera, card, &latest)));
         }
-        for (camera, card) in &self.lock().cards {
-            messages.extend(self.vacancies(camera, card, &latest));
-        }
         messages
     }
 
-    /// Of each zone of which nothing is known that nobody is in it: whoever comes finds a state. For a camera that has no
-    /// frames yet.
-    pub fn vacancies(
-        &self,
-        camera: &CameraId,
-        card: &Card,
-        latest: impl Fn(&str) -> Option<Vec<u8>>,
-    ) -> Vec<Message> {
-        let zones = card.zones.keys().filter(|_| self.wanted.onvif && card.events);
+    /// That nobody is in the camera's zones, for those of which nothing is known: whoever comes finds a state.
+    pub fn vacancies(&self, camera: &CameraId) -> Vec<Message> {
+        let cards = &self.lock().cards;
+        let card = cards.get(camera).filter(|card| self.wanted.onvif && card.events);
         let now = rfc3339(SystemTime::now());
-        let vacant = zones.map(|zone| onvif::vacant(self.prefix(), camera.as_str(), zone, &now));
-        vacant.filter(|message| latest(&message.topic).is_none()).collect()
+        let vacant = |zone: &String| onvif::vacant(self.prefix(), camera.as_str(), zone, &now);
+        card.iter().flat_map(|card| card.zones.keys()).map(vacant).collect()
+    }
+
+    /// The cameras there are.
+    pub fn cameras(&self) -> Vec<CameraId> {
+        self.lock().cards.keys().cloned().collect()
     }
 
     /// What is said of a camera that is new or has changed, all of it retained. What was counted of zones that it has not
@@ -226,10 +225,10 @@ impl Consumers {
         self.wanted.frigate.iter().map(|prefix| frigate::available(prefix, false)).collect()
     }
 
-    /// Whether a retained topic is to stay: one of ours, and that of a consumer that there is.
+    /// Whether a retained topic is to stay: one of ours, of a zone or line that there is, and that of a consumer that there is.
     pub fn keeps(&self, topic: &str) -> bool {
         if topic.starts_with(self.topics.prefix()) {
-            return self.wanted.onvif || onvif::place(self.topics.prefix(), topic).is_none();
+            return self.has_place(topic);
         }
         let frigate = self.wanted.frigate.as_ref().is_some_and(|prefix| is_below(prefix, topic));
         let cards = self.lock();
@@ -240,6 +239,16 @@ impl Consumers {
             ours || cards.cards.keys().any(|id| camera(id) == topic)
         });
         frigate || homeassistant
+    }
+
+    /// Whether there is the zone or line that one of our topics is about; true of all other topics.
+    fn has_place(&self, topic: &str) -> bool {
+        let Some(camera) = self.topics.camera_of(topic) else { return true };
+        let Some((kind, name)) = self.topics.place_of(&camera, topic) else { return true };
+        let cards = &self.lock().cards;
+        let Some(card) = cards.get(&camera) else { return false };
+        let is_told = onvif::place(self.topics.prefix(), topic).is_none() || (self.wanted.onvif && card.events);
+        is_told && (if kind == "zone" { &card.zones } else { &card.lines }).contains_key(name)
     }
 
     /// Whether a retained topic is a count of ours for Frigate.

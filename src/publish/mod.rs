@@ -3,7 +3,7 @@
 //! ```text
 //!   detections, health ──► queue (256, drops its oldest) ────────────────┐
 //!   notice ──┐                                                            ├─► session ─► broker
-//!   retain ──┴─► channel (4,096) ─► `spool` thread ─► disk ─► cursor ─────┘   (one a connection)
+//!   retain ──┴─► channel (4,096) ─► `spool` ─► `disk` ─► file ─► cursor ──┘   (one a connection)
 //! ```
 //!
 //! * [`topic`]: every topic; [`commands`]: what comes in.
@@ -11,7 +11,7 @@
 //!   every retained topic; [`queue`]: what is worth something only now.
 //! * [`connection`]: one connection over MQTT 5 or 3.1.1, [`tls`], and in [`fault`] why it ended.
 //! * [`presence`]: a second connection, whose last will says `offline` to those that read Frigate's topics.
-//! * [`session`]: what was sent on it, in a [`window`] of 16; [`worker`]: the two threads.
+//! * [`session`]: what was sent on it, in a [`window`] of 16; [`spooler`] and [`worker`]: the threads.
 //! * [`embedded`]: a broker in this process, for a box without one.
 //!
 //! The rule of it all: the spool is the truth. Any failure drops the connection with everything that belongs to it;
@@ -36,6 +36,7 @@ mod session;
 mod spool;
 #[cfg(test)]
 mod spool_tests;
+mod spooler;
 mod store;
 mod tls;
 mod topic;
@@ -80,6 +81,8 @@ const MESSAGE_BYTES: usize = 640;
 const OBJECT_BYTES: usize = 128;
 /// Answers to commands that may wait for the broker; beyond, the oldest is dropped and logged.
 const ANSWERS_MAX: usize = 64;
+/// So much longer than its threads' own deadline, as a share of it, [`Running::finish`] waits: they must see it first.
+pub const PATIENCE: f64 = 0.2;
 /// Name of the spool's file in the state directory.
 const SPOOL_FILE: &str = "spool.redb";
 
@@ -112,6 +115,8 @@ pub enum PublishError {
 enum Input {
     Message(Draft),
     Retain(Topic, Vec<u8>),
+    /// Where nothing is retained then.
+    RetainFirst(Topic, Vec<u8>),
     Forget(String),
     /// Whatever is retained then.
     ForgetThose(Box<dyn Fn(&str) -> bool + Send>),
@@ -289,6 +294,14 @@ impl Publisher {
             self.count(&camera, &counter, 0);
         }
         self.retain_all(self.shared.consumers.greeting(|topic| self.shared.spool.retained_body(topic)));
+        self.shared.consumers.cameras().iter().for_each(|camera| self.retain_vacancies(camera));
+    }
+
+    /// Behind all that was said of the camera's zones, and before all that will be: who is in one already stays there.
+    fn retain_vacancies(&self, camera: &CameraId) {
+        for message in self.shared.consumers.vacancies(camera) {
+            self.give(Input::RetainFirst(Topic::of_consumer(message.topic), message.body));
+        }
     }
 
     /// Tells other consumers that it goes.
@@ -356,22 +369,26 @@ impl Publisher {
             self.retain(self.shared.topics.count(camera, &counter), b"0".to_vec());
         }
         let latest = |topic: &str| self.shared.spool.retained_body(topic);
-        self.retain_all(self.shared.consumers.vacancies(camera, &card, latest));
         self.retain_all(self.shared.consumers.set_camera(camera, card, latest));
+        self.retain_vacancies(camera);
     }
 
-    /// The camera has other zones and lines than before: clears the counts of those that it has not, and tells other
-    /// consumers.
+    /// The camera has other zones and lines than before: clears what was retained of those that it has not, says of the new
+    /// ones that nothing is there so far, and tells other consumers.
     pub fn welcome_camera(&self, camera: &CameraId, card: Card) {
-        let (topics, id) = (self.shared.topics.clone(), camera.clone());
-        let known = card.clone();
-        self.give(Input::ForgetThose(Box::new(move |topic| {
-            topics.place_of(&id, topic).is_some_and(|(kind, name)| {
-                !(if kind == "zone" { &known.zones } else { &known.lines }).contains_key(name)
-            })
-        })));
         let latest = |topic: &str| self.shared.spool.retained_body(topic);
-        self.retain_all(self.shared.consumers.set_camera(camera, card, latest));
+        let counters = card.counters();
+        // First, so that no event from here on brings back what is cleared then.
+        let told = self.shared.consumers.set_camera(camera, card, latest);
+        let (shared, id) = (Arc::clone(&self.shared), camera.clone());
+        self.give(Input::ForgetThose(Box::new(move |topic| {
+            shared.topics.place_of(&id, topic).is_some() && !shared.consumers.keeps(topic)
+        })));
+        self.retain_all(told);
+        for counter in counters {
+            self.give(Input::RetainFirst(self.shared.topics.count(camera, &counter), b"0".to_vec()));
+        }
+        self.retain_vacancies(camera);
     }
 
     /// Tells whoever gave a command what came of it. Lost where the connection is: nobody waits for ever.
@@ -419,12 +436,12 @@ impl Running {
 
     /// Ends the publisher, to be called when every [`Publisher`] is dropped: all that was given is put on disk and
     /// sent as far as `deadline` allows, then `offline` is published and the connection closed. What was not sent
-    /// stays on disk for the next start. Without a connection and with something to send, one attempt is made.
+    /// stays on disk for the next start. Without a connection and with something to send, one attempt is made. Returns after
+    /// `deadline` and [`PATIENCE`] at the latest, but for the embedded broker.
     pub fn finish(self, deadline: Duration) {
         *lock(&self.shared.stop_at) = Some(Instant::now() + deadline);
         self.shared.wake.notify_one();
-        // A little longer than the threads' own deadline: they must see it first.
-        if let Err(RecvTimeoutError::Timeout) = self.ended.recv_timeout(deadline + Duration::from_secs(1)) {
+        if let Err(RecvTimeoutError::Timeout) = self.ended.recv_timeout(deadline.mul_f64(1.0 + PATIENCE)) {
             tracing::error!("the publisher did not end in time; what is spooled is safe");
         }
         drop(self.broker);
@@ -483,8 +500,8 @@ pub fn start(
     // Bound first, dropped last: the end is told when the spool's file is closed, and the next start may open it.
     let spooler = (alive.clone(), Arc::clone(&shared));
     crate::worker::spawn("spool", move || {
-        let (_alive, shared) = spooler;
-        worker::spool(&shared, &inputs);
+        let (alive, shared) = spooler;
+        spooler::run(&shared, &inputs, &alive);
     });
     let sender = (alive, Arc::clone(&shared));
     let config = MqttConfig { protocol, ..config.clone() };
@@ -503,7 +520,12 @@ pub fn start(
     Ok((Publisher { shared: Arc::clone(&shared), input }, Running { shared, ended, broker }))
 }
 
-fn check_tls(config: &MqttConfig) -> Result<(), PublishError> {
+/// Whether the certificates that the broker needs are there and can be used: a look before anything is started.
+///
+/// # Errors
+///
+/// [`PublishError::Tls`]: which are not, and what to do.
+pub fn check_tls(config: &MqttConfig) -> Result<(), PublishError> {
     match config.broker {
         Broker::Remote { tls: true, .. } => tls::client_config(&config.tls).map(drop).map_err(PublishError::Tls),
         Broker::Remote { .. } | Broker::Embedded { .. } => Ok(()),
@@ -531,7 +553,10 @@ fn open_spool(
     // Before anything of this start, and in one transaction: whatever happens then, they end once.
     batch.messages = spool.open_tracks().ends(notices.identity(), topics, SystemTime::now());
     if let Some(aside) = aside {
-        let text = format!("The spool was unreadable and is now {}: a new one was begun.", aside.display());
+        let text = format!(
+            "The spool was damaged and is now {}: what waited in it is not sent, and a new one was begun.",
+            aside.display()
+        );
         batch.messages.push(notices.draft(NoticeKind::SpoolReset, None, text));
     }
     if !batch.is_empty() {

@@ -1,5 +1,6 @@
 //! The spool over real files.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -7,7 +8,7 @@ use std::sync::Arc;
 use redb::{ReadableDatabase, ReadableTable, ReadableTableMetadata};
 use tempfile::TempDir;
 
-use super::consumers::{Consumers, Wanted};
+use super::consumers::{Card, Consumers, Wanted};
 use super::draft::Draft;
 use super::notice::{Identity, Notices};
 use super::spool::{Batch, DEAD_MAX, Derive, Spool};
@@ -227,7 +228,9 @@ fn a_commit_that_fails_and_is_tried_again_says_everything_once() {
     };
     let dir = TempDir::new().unwrap();
     let topics = Topics::new("w", "n").unwrap();
-    let consumers = Arc::new(Consumers::new(Wanted { onvif: true, ..Wanted::default() }, "n", &topics));
+    let card = Card { zones: [("drive".to_owned(), BTreeSet::new())].into(), events: true, ..Card::default() };
+    let cameras = [(CameraId::new("gate"), card)].into();
+    let consumers = Arc::new(Consumers::new(Wanted { onvif: true, cameras, ..Wanted::default() }, "n", &topics));
     let derive: Derive = Box::new(move |open, before, event| consumers.event(open, before, event));
     let path = dir.path().join("spool.redb");
     let (spool, _) = Spool::open(&path, 1 << 20, notices(), derive, PublishMetrics::default()).unwrap();

@@ -47,7 +47,9 @@ fn roots(settings: &TlsConfig) -> Result<RootCertStore, String> {
     };
     roots.add_parsable_certificates(found);
     if roots.is_empty() {
-        return Err(format!("{place} holds no usable certificate authority: give one as mqtt.ca_file"));
+        return Err(format!(
+            "{place} holds no usable certificate authority: install ca-certificates, or give one as mqtt.ca_file"
+        ));
     }
     Ok(roots)
 }

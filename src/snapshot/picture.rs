@@ -28,13 +28,19 @@ fn rgb(thumbnail: &Thumbnail) -> Vec<u8> {
     let [luma, u, v] = thumbnail.planes();
     let (width, half) = (thumbnail.size().0 as usize, thumbnail.size().0.div_ceil(2) as usize);
     let matrix = thumbnail.colour().matrix();
-    let mut rgb = Vec::with_capacity(3 * luma.len());
-    for (y, row) in luma.chunks_exact(width).enumerate() {
+    let mut rgb = vec![0; 3 * luma.len()];
+    for (y, (row, out)) in luma.chunks_exact(width).zip(rgb.chunks_exact_mut(3 * width)).enumerate() {
         let chroma = y / 2 * half;
-        for (x, luma) in row.iter().enumerate() {
-            let (u, v) = (f32::from(u[chroma + x / 2]), f32::from(v[chroma + x / 2]));
-            // A cast clamps.
-            rgb.extend(matrix.map(|m| (m[0] * f32::from(*luma) + m[1] * u + m[2] * v + m[3] + 0.5) as u8));
+        // Two pixels of a row share their colour.
+        let pairs = row.chunks(2).zip(out.chunks_mut(6));
+        for ((lumas, pixels), (u, v)) in pairs.zip(u[chroma..].iter().zip(&v[chroma..])) {
+            let colour = matrix.map(|m| m[1] * f32::from(*u) + m[2] * f32::from(*v) + m[3] + 0.5);
+            for (luma, pixel) in lumas.iter().zip(pixels.chunks_exact_mut(3)) {
+                for ((byte, m), colour) in pixel.iter_mut().zip(&matrix).zip(colour) {
+                    // A cast clamps.
+                    *byte = (m[0] * f32::from(*luma) + colour) as u8;
+                }
+            }
         }
     }
     rgb

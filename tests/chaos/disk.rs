@@ -1,22 +1,31 @@
-//! A disk that is full or takes nothing: nobody waits for it, and what is lost is counted. A limit of the process on the
-//! size of files does what such a disk does, and needs no rights.
+//! A disk that is full, takes nothing or hangs: nobody waits for it, and what is lost is counted. A limit of the process on the
+//! size of files does what a full disk does, and needs no rights; a file system that is frozen does what a hanging one does, and needs
+//! root.
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::bounded;
 use tempfile::TempDir;
-use watchpost::event::NoticeKind;
+use watchpost::event::{EventKind, NoticeKind};
 use watchpost::metrics::PublishMetrics;
 use watchpost::publish::{self, Identity, Wanted};
 
 use crate::alone;
+use crate::support::clips::{Clip, clip};
+use crate::support::cores::all_cores;
+use crate::support::daemon::{Daemon, camera};
 use crate::support::mosquitto::{Mosquitto, Subscriber, free_port, wait_until};
 use crate::support::publisher::{Box, config, notice};
 
 /// More than the channel to the disk and what waits behind it hold.
 const MESSAGES: u32 = 20_000;
+
+const LIMIT: Duration = Duration::from_secs(60);
+/// Longer than the disk is waited for without a word.
+const HANGS: Duration = Duration::from_secs(8);
 
 /// This process may make no file longer.
 fn may_write(most: &str) {
@@ -24,24 +33,29 @@ fn may_write(most: &str) {
     assert!(Command::new("prlimit").args(["--pid", &id, &limit]).status().unwrap().success());
 }
 
-/// Gives more than can wait while files may have `most` bytes, of the spool's own size: nobody waits, and all is
-/// accounted for.
+/// Files may have `most` bytes, of the spool's own size.
 fn full(most: impl Fn(u64) -> u64) {
-    let port = free_port();
     let state = TempDir::new().unwrap();
-    let tested = Box::start(&config(port), state.path());
+    let spool = state.path().join("spool.redb");
+    let full = || may_write(&most(std::fs::metadata(&spool).unwrap().len()).to_string());
+    nobody_waits(state.path(), full, || may_write("unlimited"));
+}
+
+/// Gives more than can wait from `fail` to `mend`: nobody waits, and all is accounted for.
+fn nobody_waits(state: &Path, fail: impl FnOnce(), mend: impl FnOnce()) {
+    let port = free_port();
+    let tested = Box::start(&config(port), state);
     tested.notices(0..10);
     let (pending, dropped) = (tested.metrics.spool_pending.clone(), tested.metrics.spool_dropped.clone());
     wait_until("the first are on disk", || pending.get() == 10);
-    let size = std::fs::metadata(state.path().join("spool.redb")).unwrap().len();
-    may_write(&most(size).to_string());
+    fail();
     let begun = Instant::now();
     tested.notices(10..MESSAGES);
     let took = begun.elapsed();
     wait_until("some are dropped", || dropped.get() > 0);
     // The disk's last word came a second ago at most; a blocked channel would wait for it for ever.
     assert!(took < Duration::from_secs(10), "{took:?} for messages of which none may wait for the disk");
-    may_write("unlimited");
+    mend();
     let mut broker = Mosquitto::prepare(port);
     broker.restart();
     let subscriber = Subscriber::start(port, "watchpost/box/notice", None);
@@ -72,6 +86,118 @@ fn a_full_disk_stalls_nobody_and_what_is_lost_is_counted() {
     if alone("disk::a_full_disk_stalls_nobody_and_what_is_lost_is_counted", &[]) {
         full(|size| size);
     }
+}
+
+/// A file system of its own that can be frozen: who writes to it then waits until it is thawed. Thawed and unmounted when dropped.
+struct Disk {
+    dir: TempDir,
+    device: String,
+}
+
+impl Disk {
+    /// `None`, with a word about it, where none can be mounted.
+    fn new() -> Option<Self> {
+        let dir = TempDir::new().unwrap();
+        let (image, place) = (dir.path().join("image"), dir.path().join("place"));
+        std::fs::create_dir(&place).unwrap();
+        std::fs::File::create(&image).unwrap().set_len(128 << 20).unwrap();
+        let device = said("losetup", &["--find", "--show", image.to_str().unwrap()]);
+        let device = device.map(|line| line.trim().to_owned()).filter(|device| !device.is_empty());
+        let Some(device) = device else {
+            eprintln!("skipped: no loop device: this test needs root and one");
+            return None;
+        };
+        let disk = Self { dir, device };
+        said("mkfs.ext4", &["-q", &disk.device]).expect("mkfs.ext4 of e2fsprogs");
+        if said("mount", &[&disk.device, place.to_str().unwrap()]).is_none() {
+            eprintln!("skipped: {} cannot be mounted: this test needs root", disk.device);
+            return None;
+        }
+        Some(disk)
+    }
+
+    fn place(&self) -> PathBuf {
+        self.dir.path().join("place")
+    }
+
+    fn thaw(&self) {
+        let _ = said("fsfreeze", &["--unfreeze", self.place().to_str().unwrap()]);
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = said("umount", &["--lazy", self.place().to_str().unwrap()]);
+        let _ = said("losetup", &["--detach", &self.device]);
+    }
+}
+
+/// What a program says, where it is there and does what it is told.
+fn said(program: &str, arguments: &[&str]) -> Option<String> {
+    let output = Command::new(program).args(arguments).output().ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// A disk that hangs until this is dropped: a test that fails must not wait for what it holds.
+struct Frozen<'a>(&'a Disk);
+
+impl<'a> Frozen<'a> {
+    fn new(disk: &'a Disk) -> Self {
+        said("fsfreeze", &["--freeze", disk.place().to_str().unwrap()]).expect("fsfreeze of util-linux");
+        Self(disk)
+    }
+}
+
+impl Drop for Frozen<'_> {
+    fn drop(&mut self) {
+        self.0.thaw();
+    }
+}
+
+#[test]
+fn a_disk_that_hangs_stalls_nobody_and_what_is_lost_is_counted() {
+    let Some(disk) = Disk::new() else { return };
+    let frozen = std::cell::Cell::new(None);
+    nobody_waits(&disk.place(), || frozen.set(Some(Frozen::new(&disk))), || drop(frozen.take()));
+}
+
+/// The daemon with spool and pictures on such a disk: frames go on being told of, and events come once it answers.
+#[test]
+fn a_disk_that_hangs_holds_up_no_frame() {
+    let _cores = all_cores();
+    let Some(walk) = clip(Clip::H264) else { return };
+    let Some(disk) = Disk::new() else { return };
+    let dir = TempDir::new().unwrap();
+    std::os::unix::fs::symlink(disk.place(), dir.path().join("state")).unwrap();
+    let camera = camera("walk", walk.to_str().unwrap(), "repeat = true\n[events]\nlabels = [\"person\"]");
+    let Some(mut daemon) = Daemon::start_with(dir, Vec::new(), "", &camera) else { return };
+    daemon.until("events", LIMIT, |heard| !heard.events.is_empty());
+    let frozen = Frozen::new(&disk);
+    let begun = Instant::now();
+    daemon.until("frames for a while", LIMIT, |_| begun.elapsed() >= HANGS);
+    let told = daemon.heard.events.len();
+    drop(frozen);
+    daemon.until("events after that", LIMIT, |heard| heard.events.len() > told);
+    let times: Vec<Instant> = daemon.heard.of("walk").iter().map(|(at, _)| *at).filter(|at| *at >= begun).collect();
+    let longest = times.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap();
+    let during = times.iter().filter(|at| **at < begun + HANGS).count();
+    println!("{during} frames told of while the disk hung for {HANGS:?}, the longest pause {longest:?}");
+    assert!(longest < Duration::from_secs(2), "a pause of {longest:?}");
+    assert!(daemon.log().contains("the disk does not answer"), "{}", daemon.log());
+    daemon.finish();
+    let events = daemon.heard.events.iter();
+    let (mut tracks, mut open) = (0, BTreeSet::new());
+    for event in events {
+        match event.kind {
+            EventKind::New => {
+                tracks += 1;
+                assert!(open.insert(event.id.clone()), "{} begins twice", event.id);
+            }
+            EventKind::Update => assert!(open.contains(&event.id), "{}", event.id),
+            EventKind::End => assert!(open.remove(&event.id), "{} ends twice", event.id),
+        }
+    }
+    assert!(open.is_empty() && tracks > 1, "of {tracks} without an end: {open:?}");
 }
 
 /// What starting there says; `None` where it starts.

@@ -9,6 +9,7 @@ mod cameras;
 mod disk;
 mod reconnects;
 mod slow;
+mod soak;
 
 use std::fs;
 use std::process::Command;

@@ -7,10 +7,12 @@ use std::net::{Ipv4Addr, TcpStream};
 use std::time::{Duration, SystemTime};
 
 use watchpost::event::{CameraStatus, rfc3339};
+use watchpost::worker::spawn;
 
 use crate::support::clips::{Clip, clip};
-use crate::support::cores::all_cores;
-use crate::support::daemon::{Daemon, Heard, camera};
+use crate::support::cores::{all_cores, some_cores};
+use crate::support::daemon::{Daemon, Heard, camera, witness};
+use crate::support::hold::Held;
 use crate::support::link::{Condition, Link};
 use crate::support::rtsp::RtspServer;
 
@@ -122,4 +124,24 @@ fn one_slow_thing_makes_the_others_frames_no_older_than_one_batch_deadline() {
     }
     assert!(scene.daemon.heard.states["link"].iter().all(|state| state.attempts == 0));
     scene.daemon.finish();
+}
+
+/// The data path takes 6 s to end, and the broker would be given 5 s of the 10 s that the stop may take.
+#[test]
+fn a_stop_keeps_its_deadline_where_its_parts_are_slow_together() {
+    let _cores = some_cores();
+    let mut broker = None;
+    let mut daemon = Daemon::start_tiny_by("", &witness(), |port| broker.insert(Link::mqtt(port)).port());
+    daemon.until("frames", LIMIT, |heard| heard.count("witness") >= 3);
+    broker.unwrap().set(Condition::Hole);
+    let held = Held::thread(&[], daemon.pid(), "analyze");
+    let release = spawn("release", move || {
+        std::thread::sleep(Duration::from_secs(6)); // how slow it is
+        drop(held);
+    });
+    let (status, took) = daemon.end();
+    release.join().unwrap();
+    println!("stopped in {took:?}: {status}");
+    assert!(status.success(), "ended with {status} after {took:?}: {}", daemon.log());
+    assert!(took > Duration::from_secs(8), "the broker has what is left of the time: {took:?}");
 }

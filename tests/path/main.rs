@@ -4,6 +4,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod box_alone;
 mod commands;
 mod events;
 mod faults;

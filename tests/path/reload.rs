@@ -143,6 +143,50 @@ fn what_is_not_right_or_needs_a_restart_changes_nothing() {
     daemon.finish();
 }
 
+/// The retained topic of who is in a zone, in ONVIF's form.
+fn inside(camera: &str, zone: &str) -> String {
+    format!("onvif-ej/RuleEngine/FieldDetector/ObjectsInside/&{camera}/{zone}")
+}
+
+/// In a picture without anybody: no event says it.
+#[test]
+fn a_zone_that_comes_by_reload_has_a_state_at_once_and_one_that_goes_leaves_none() {
+    let section = |zone: &str, more: &str| {
+        let zone = format!(
+            "[[camera.zone]]\nname = \"{zone}\"\npolygon = [[0, 0], [1, 0], [1, 1]]\nlabels = [\"a\"]\n{more}"
+        );
+        camera("witness", "test://?size=320x240&fps=5", &zone) + "[onvif]\nenabled = true\n"
+    };
+    let mut daemon = Daemon::start_tiny("", &section("first", ""));
+    let knows = |heard: &Heard, zone: &str| {
+        heard.text(&inside("witness", zone)).contains("\"IsInside\":false")
+            && heard.text(&format!("cam/witness/zone/{zone}/count/a")) == "0"
+    };
+    let forgot = |heard: &Heard, zone: &str| {
+        ["cam/witness/zone/".to_owned() + zone + "/count/a", inside("witness", zone)]
+            .iter()
+            .all(|topic| heard.texts.get(topic).is_some_and(String::is_empty))
+    };
+    daemon.until("frames", LIMIT, |heard| heard.count("witness") > 0 && knows(heard, "first"));
+    daemon.write(&section("second", ""));
+    assert!(reload(&mut daemon).contains("other rules: witness"));
+    daemon.until("the other zone", LIMIT, |heard| knows(heard, "second") && forgot(heard, "first"));
+    daemon.write(&section("third", "[camera.motion]\nenabled = true\n"));
+    assert!(reload(&mut daemon).contains("built anew: witness"));
+    daemon.until("the third zone", LIMIT, |heard| knows(heard, "third") && forgot(heard, "second"));
+    // Between two runs, too.
+    daemon.write(&section("fourth", ""));
+    daemon.kill_and_restart();
+    daemon.until("the fourth zone", LIMIT, |heard| knows(heard, "fourth") && forgot(heard, "third"));
+    // Without events nobody would ever say more of it.
+    daemon.write(&section("fourth", "[camera.events]\nenabled = false\n"));
+    assert!(reload(&mut daemon).contains("other rules: witness"));
+    daemon.until("no state", LIMIT, |heard| {
+        heard.texts.get(&inside("witness", "fourth")).is_some_and(String::is_empty)
+    });
+    assert!(daemon.stop().0.success());
+}
+
 #[test]
 fn zones_changed_live_show_in_events() {
     let _cores = all_cores();
@@ -151,7 +195,8 @@ fn zones_changed_live_show_in_events() {
         |name: &str| format!("[[camera.zone]]\nname = \"{name}\"\npolygon = [[0, 0], [1, 0], [1, 1], [0, 1]]\n");
     let section = |zones: &str| {
         format!(
-            "[[camera]]\nid = \"walk\"\nurl = {walk:?}\nrepeat = true\n{zones}{}[events]\nlabels = [\"person\"]\n",
+            "[[camera]]\nid = \"walk\"\nurl = {walk:?}\nrepeat = true\n{zones}{}[events]\nlabels = [\"person\"]\n\
+             [onvif]\nenabled = true\n",
             camera("goes", walk.to_str().unwrap(), "repeat = true")
         )
     };
@@ -162,13 +207,16 @@ fn zones_changed_live_show_in_events() {
     daemon.until("people in the zone", LIMIT, |heard| {
         entered(heard, "before")
             && heard.texts.contains_key("cam/walk/zone/before/count/person")
+            && !heard.text(&inside("walk", "before")).is_empty()
             && heard.events.iter().any(|event| event.camera == "goes")
     });
     daemon.write(&section(&zone("after")));
     let text = reload(&mut daemon);
     assert!(text.contains("other rules: walk") && !text.contains("built anew"), "{text}");
     daemon.until("people in the other zone", LIMIT, |heard| {
-        entered(heard, "after") && heard.text("cam/walk/zone/before/count/person").is_empty()
+        entered(heard, "after")
+            && heard.text("cam/walk/zone/before/count/person").is_empty()
+            && heard.text(&inside("walk", "before")).is_empty()
     });
     // The tracks of a camera that is taken out end as such.
     let only = section(&zone("after")).replace(&camera("goes", walk.to_str().unwrap(), "repeat = true"), "");
@@ -183,6 +231,7 @@ fn zones_changed_live_show_in_events() {
     });
     assert!(daemon.stop().0.success());
     assert_eq!(daemon.heard.text("cam/goes/snapshot"), "", "nor does a picture that was being made come back");
+    assert_eq!(daemon.heard.text(&inside("walk", "before")), "", "nor does it that people have left the zone");
     let of = |id: &str| daemon.heard.events.iter().filter(move |e| e.camera == id).collect::<Vec<_>>();
     let ended = |kind: EventKind| of("goes").iter().filter(|event| event.kind == kind).count();
     assert_eq!(ended(EventKind::New), ended(EventKind::End));

@@ -13,7 +13,8 @@ use tempfile::TempDir;
 use watchpost::event::{CameraState, CameraStatus, Detections, Event, FrameCounts, Health, Notice, NoticeKind};
 
 use super::assets::find_assets;
-use super::mosquitto::{Mosquitto, Subscriber, free_port};
+use super::link::{Condition, Link};
+use super::mosquitto::{Mosquitto, PATIENCE, Subscriber, free_port};
 use super::{onnx, schemas};
 
 /// Longest a stop may take: `stop_deadline` below, and a little.
@@ -135,6 +136,17 @@ impl Daemon {
 
     /// The same in a folder at hand, with variables in its environment.
     pub fn start_with(dir: TempDir, env: Vec<(String, String)>, engine: &str, cameras: &str) -> Option<Self> {
+        Self::start_by(dir, env, engine, cameras, |port| port)
+    }
+
+    /// The same, and its broker, whose port is given, is reached at the port that comes back.
+    pub fn start_by(
+        dir: TempDir,
+        env: Vec<(String, String)>,
+        engine: &str,
+        cameras: &str,
+        by: impl FnOnce(u16) -> u16,
+    ) -> Option<Self> {
         let Some(assets) = find_assets() else {
             eprintln!("skipped: no folder of models: set WATCHPOST_ASSETS");
             return None;
@@ -142,19 +154,30 @@ impl Daemon {
         let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("engines/yolox-nano.toml");
         let model = assets.join("models/yolox_nano.onnx");
         let engine = format!("manifest = {manifest:?}\nmodel = {model:?}\n{engine}");
-        Some(Self::run(dir, env, &engine, cameras))
+        Some(Self::run(dir, env, &engine, cameras, by))
     }
 
     /// The same with a model that costs nothing and takes batches of any size.
     pub fn start_tiny(engine: &str, cameras: &str) -> Self {
+        Self::start_tiny_by(engine, cameras, |port| port)
+    }
+
+    /// The same, and its broker, whose port is given, is reached at the port that comes back.
+    pub fn start_tiny_by(engine: &str, cameras: &str, by: impl FnOnce(u16) -> u16) -> Self {
         let dir = TempDir::new().unwrap();
         fs::write(dir.path().join("tiny.onnx"), onnx::yolov8_any_batch()).unwrap();
         let manifest = "name = \"tiny\"\nmodel = \"tiny.onnx\"\nlabels = [\"a\", \"b\"]\n";
         fs::write(dir.path().join("tiny.toml"), manifest).unwrap();
-        Self::run(dir, Vec::new(), &format!("manifest = \"tiny.toml\"\nconfidence = 1.0\n{engine}"), cameras)
+        Self::run(dir, Vec::new(), &format!("manifest = \"tiny.toml\"\nconfidence = 1.0\n{engine}"), cameras, by)
     }
 
-    fn run(dir: TempDir, env: Vec<(String, String)>, engine: &str, cameras: &str) -> Self {
+    fn run(
+        dir: TempDir,
+        env: Vec<(String, String)>,
+        engine: &str,
+        cameras: &str,
+        by: impl FnOnce(u16) -> u16,
+    ) -> Self {
         let broker = Mosquitto::start(&[]);
         let watch = Subscriber::start(broker.port(), "watchpost/box/#", None);
         let http = free_port();
@@ -163,7 +186,7 @@ impl Daemon {
             "node = \"box\"\nstate_dir = \"state\"\nstop_deadline = \"10s\"\n\
              [engine]\n{engine}\n[mqtt]\nbroker = \"mqtt://127.0.0.1:{}\"\n\
              [http]\nlisten = \"127.0.0.1:{http}\"\n",
-            broker.port(),
+            by(broker.port()),
         );
         fs::write(&config, format!("{text}{cameras}")).unwrap();
         let child = spawn(dir.path(), &env);
@@ -206,6 +229,21 @@ impl Daemon {
         self.broker.signal(name);
     }
 
+    /// Kills its broker with signal 9; `link` leads to it.
+    pub fn kill_broker(&mut self, link: &Link) {
+        self.broker.kill();
+        link.set(Condition::Away);
+        link.cut();
+    }
+
+    /// Starts its broker, which has kept nothing; nobody gets in by `link` before the test listens.
+    pub fn start_broker(&mut self, link: &Link) {
+        self.watch.subscribed.try_iter().for_each(drop);
+        self.broker.restart();
+        self.watch.subscribed.recv_timeout(PATIENCE).unwrap();
+        link.set(Condition::Good);
+    }
+
     /// Publishes a command that the broker is to keep.
     pub fn publish_retained(&self, topic: &str, body: &str) {
         self.watch.publish(&format!("watchpost/box/{topic}"), body, true);
@@ -226,6 +264,11 @@ impl Daemon {
     /// Ends it with SIGKILL, and starts it again as it was: same configuration, same state, same broker.
     pub fn kill_and_restart(&mut self) {
         self.kill();
+        self.start_again();
+    }
+
+    /// Starts it, after its end, as it was.
+    pub fn start_again(&mut self) {
         self.child = spawn(self.dir.path(), &self.env);
         self.stopping = false;
     }
@@ -315,8 +358,8 @@ impl Daemon {
         self.dir.path().join("log")
     }
 
-    /// Sends SIGTERM and waits for the end; how it ended and how long that took. All it had to say was heard then.
-    pub fn stop(&mut self) -> (ExitStatus, Duration) {
+    /// Sends SIGTERM and waits for the end; how it ended and how long that took.
+    pub fn end(&mut self) -> (ExitStatus, Duration) {
         let begun = Instant::now();
         self.stopping = true;
         self.signal("TERM");
@@ -327,7 +370,13 @@ impl Daemon {
             assert!(begun.elapsed() < STOP, "still running {STOP:?} after SIGTERM");
             std::thread::sleep(Duration::from_millis(5));
         };
-        let took = begun.elapsed();
+        (status, begun.elapsed())
+    }
+
+    /// The same, and all it had to say was heard then.
+    pub fn stop(&mut self) -> (ExitStatus, Duration) {
+        let (status, took) = self.end();
+        self.heard.texts.remove("end-of-test");
         // What the broker relays in order comes before this.
         self.watch.publish("watchpost/box/end-of-test", "", false);
         self.until("the broker's last word", STOP, |heard| heard.texts.contains_key("end-of-test"));

@@ -122,7 +122,8 @@ fn look_at(settings: &Settings, candidate: &Candidate) -> Result<(), BackendErro
     }
 }
 
-/// Everything [`open`] does with an engine that is there, on this machine; says that one will be built.
+/// Everything [`open`] does with an engine that is there, on this machine; says that one will be built, and looks for what
+/// that needs.
 ///
 /// # Errors
 ///
@@ -138,6 +139,8 @@ pub fn check(settings: &Settings) -> Result<(), BackendError> {
             load(&bare, &candidate.path, stamp).map(drop)
         }
         State::Old(_, text) | State::Unusable(text) => {
+            settings.library.find_parser().map_err(|error| BackendError::Unavailable(error.to_string()))?;
+            Kernels::load(&settings.device, None)?;
             println!("{text}; `watchpost run` does that");
             Ok(())
         }

@@ -83,7 +83,8 @@ impl Library {
                 if found.is_empty() { String::new() } else { format!(" ({found})") }
             ),
             (true, _) => format!(
-                "there is no TensorRT {place} (libnvinfer.so.N, libtensorrt_rtx.so.1): install it, or give its folder"
+                "there is no TensorRT {place} (libnvinfer.so.N, libtensorrt_rtx.so.1): install {}, or give its folder",
+                packages(&tensorrt_sys::slices())
             ),
             (false, _) => {
                 format!("no TensorRT {place} can be used: {found}; this watchpost has slices for TensorRT {slices}")
@@ -202,10 +203,29 @@ impl Library {
                 ..self.inner.entry
             }),
             Err(reason) => Err(TrtError::Unavailable(format!(
-                "{} has no ONNX parser here ({reason}): install it beside it (libnvonnxparser), or build the engine elsewhere",
-                self.name()
+                "{} has no ONNX parser here ({reason}): install NVIDIA's package {}, or build the engine elsewhere",
+                self.name(),
+                self.parser_package()
             ))),
         }
+    }
+
+    /// Its package, by NVIDIA's names: RTX brings the parser with it.
+    fn parser_package(&self) -> String {
+        if self.inner.rtx {
+            "of TensorRT-RTX".to_owned()
+        } else {
+            format!("libnvonnxparsers{}", self.inner.version.major)
+        }
+    }
+
+    /// Whether engines can be built: the ONNX parser is there.
+    ///
+    /// # Errors
+    ///
+    /// [`TrtError::Unavailable`]: no parser of this version; names its package.
+    pub fn find_parser(&self) -> Result<(), TrtError> {
+        self.entry_with_parser().map(drop)
     }
 
     fn open_parser(&self) -> Result<(usize, i32), String> {
@@ -239,6 +259,17 @@ impl Library {
         let version = call_version(&library, "getNvOnnxParserVersion").ok_or("it has no getNvOnnxParserVersion")?;
         std::mem::forget(library);
         Ok((create.expose_provenance(), version))
+    }
+}
+
+/// NVIDIA's packages of the TensorRT that these slices are for, newest first.
+fn packages(slices: &[&'static Table]) -> String {
+    let mut majors: Vec<i32> = slices.iter().filter(|table| table.rtx == 0).map(|table| table.headers[0]).collect();
+    majors.sort_unstable_by(|a, b| b.cmp(a));
+    let names: Vec<String> = majors.iter().map(|major| format!("libnvinfer{major}")).collect();
+    match names.is_empty() {
+        true => "TensorRT-RTX".to_owned(),
+        false => format!("NVIDIA's package {} (nvidia-jetpack on a Jetson)", names.join(" or ")),
     }
 }
 
@@ -314,6 +345,18 @@ mod tests {
         assert_eq!(decode(-1), (false, version(0, 0, 0)));
         assert_eq!(version(8, 5, 3).to_string(), "8.5.3");
         assert_eq!(TrtVersion { build: 116, ..version(1, 7, 1) }.to_string(), "1.7.1.116");
+    }
+
+    #[test]
+    fn what_is_missing_is_named_by_its_package() {
+        let all = tensorrt_sys::slices();
+        let named = packages(&all);
+        for table in all.iter().filter(|table| table.rtx == 0) {
+            assert!(named.contains(&format!("libnvinfer{}", table.headers[0])), "{named}");
+        }
+        assert_eq!(packages(&[]), "TensorRT-RTX");
+        let nowhere = Library::open(Some(Path::new("/nowhere"))).err().unwrap().to_string();
+        assert!(all.is_empty() || nowhere.contains(&format!("install {named}, or give its folder")), "{nowhere}");
     }
 
     #[test]
