@@ -321,3 +321,36 @@ impl Card {
 fn is_below(prefix: &str, topic: &str) -> bool {
     topic.strip_prefix(prefix.trim_end_matches('/')).is_some_and(|rest| rest.starts_with('/'))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::formats::samples;
+
+    /// A track that was in it ends, or has left it, only after the reload.
+    #[test]
+    fn nothing_is_retained_any_more_of_a_zone_that_is_not_there() {
+        let (gate, topics) = (CameraId::new("gate"), Topics::new("w", "n").unwrap());
+        let card =
+            |events| Card { zones: [("drive".to_owned(), BTreeSet::new())].into(), events, ..Card::default() };
+        let wanted = Wanted { onvif: true, cameras: [(gate.clone(), card(true))].into(), ..Wanted::default() };
+        let consumers = Consumers::new(wanted, "n", &topics);
+        let (before, end) = (samples::update(), samples::end());
+        let told = || consumers.event(&OpenTracks::default(), Some(&before), &end);
+        let zone = consumers.vacancies(&gate)[0].topic.clone();
+        let count = topics.count(&gate, &Counter::Zone("drive".to_owned(), "person".to_owned()));
+        let kept = || [zone.as_str(), count.as_str()].map(|topic| consumers.keeps(topic));
+        assert_eq!(told().iter().map(|message| &message.topic).collect::<Vec<_>>(), [&zone]);
+        assert_eq!(kept(), [true, true]);
+        let exchange = |card| {
+            consumers.set_camera(&gate, card, |_| None);
+            (told().len(), kept(), consumers.vacancies(&gate).len())
+        };
+        assert_eq!(exchange(Card { events: true, ..Card::default() }), (0, [false, false], 0));
+        assert_eq!(exchange(card(true)), (1, [true, true], 1));
+        assert_eq!(exchange(card(false)), (0, [false, true], 0), "without events nobody would ever say more");
+        consumers.remove_camera(&gate, |_| None);
+        assert_eq!((told().len(), kept()), (0, [false, false]));
+        assert!(consumers.keeps(topics.info().as_str()) && !consumers.keeps("elsewhere"));
+    }
+}
