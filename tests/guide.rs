@@ -143,7 +143,8 @@ fn commands_are_those_of_the_command_line() {
     let mut parsed = 0;
     for document in documents() {
         let blocks = document.blocks.iter().filter(|block| block.language == "sh");
-        let lines = blocks.flat_map(|block| block.text.lines()).map(|line| (line.to_owned(), true));
+        let texts: Vec<String> = blocks.map(|block| block.text.replace("\\\n", " ")).collect();
+        let lines = texts.iter().flat_map(|text| text.lines()).map(|line| (line.to_owned(), true));
         let all = lines.chain(quoted(&document.prose).into_iter().map(|span| (span, false)));
         for (line, is_whole) in all {
             let Some(arguments) = watchpost_arguments(&line) else { continue };
