@@ -1,6 +1,7 @@
 //! Events: each track has one `new` and one `end`, whatever happens to the daemon.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, TcpStream};
 use std::time::{Duration, Instant};
 
 use watchpost::event::{CameraStatus, EndReason, Event, EventKind};
@@ -8,6 +9,7 @@ use watchpost::event::{CameraStatus, EndReason, Event, EventKind};
 use crate::support::clips::{Clip, clip};
 use crate::support::cores::all_cores;
 use crate::support::daemon::{Daemon, Heard, witness};
+use crate::support::mosquitto::wait_until;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -122,6 +124,8 @@ fn after_kill_9_the_next_start_ends_what_was_open_once() {
     }
     let before = news(&daemon.heard);
     daemon.until("people again", LIMIT, |heard| news(heard) > before);
+    // Those may be of the process that was killed; this one ends by the signal where it does not listen to signals yet.
+    wait_until("it serves", || TcpStream::connect((Ipv4Addr::LOCALHOST, daemon.http_port())).is_ok());
     let (status, took) = daemon.stop();
     assert!(status.success(), "ended with {status} after {took:?}: {}", daemon.log());
     let lives = lives(&daemon.heard.events);
