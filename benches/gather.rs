@@ -85,6 +85,7 @@ fn main() {
         out: out.0,
         free: free.1,
         deadline: Duration::from_millis(40),
+        stopping: Arc::default(),
         metrics: Arc::new(Metrics::default()),
         heart: Heartbeat::new(Instant::now()),
         news: news.0,

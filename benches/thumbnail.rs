@@ -37,7 +37,7 @@ fn snapshots(thumbnail: Thumbnail, runs: u32) -> f64 {
         publish: false,
     };
     let metrics = SnapshotMetrics::default();
-    let (snapshots, thread) =
+    let (snapshots, making) =
         snapshot::start(&config, metrics.clone(), Box::new(|_| {})).unwrap_or_else(|e| panic!("{e}"));
     let thumbnail = Arc::new(thumbnail);
     for n in 0..runs {
@@ -46,7 +46,7 @@ fn snapshots(thumbnail: Thumbnail, runs: u32) -> f64 {
         snapshots.give(Snapshot { camera, track, label, score: 0.9, rect: [0.4, 0.4, 0.6, 0.6], thumbnail });
     }
     drop(snapshots);
-    let _ = thread.join();
+    making.finish(Duration::from_secs(60));
     metrics.time.snapshot().mean_s() * 1e3
 }
 

@@ -45,7 +45,7 @@ pub struct Graph {
     wake: Waker,
     /// Keeps inference waiting for cameras to come; dropped to let it end.
     roster: Option<Sender<slot::SlotReader>>,
-    /// Ends the building of an engine.
+    /// Ends the building of an engine, and once the cameras are gone inference, whatever waits for it.
     stopping: Arc<AtomicBool>,
     /// Asks for pictures; `None`: none are made.
     asked: Option<Asked>,
@@ -103,6 +103,7 @@ impl Graph {
             out: finished,
             free,
             deadline: config.engine.batch_deadline,
+            stopping: Arc::clone(&stopping),
             metrics: Arc::clone(&around.metrics),
             heart: hearts[0].clone(),
             news: telling,

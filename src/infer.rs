@@ -4,6 +4,7 @@ mod inlet;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, Sender, TryRecvError, never};
@@ -40,7 +41,7 @@ pub struct Inference {
     pub open: Open,
     /// Told when the backend is to be opened anew beside the one that runs: there is a newer engine.
     pub swaps: Receiver<()>,
-    /// New cameras' slots; its end is the end of the loop, once every slot has ended.
+    /// New cameras' slots; its end is the end of the loop, once every slot has ended, or at once where it is to stop.
     pub roster: Receiver<SlotReader>,
     /// Woken by slots and by the backend.
     pub wake: (Sender<()>, Receiver<()>),
@@ -52,6 +53,8 @@ pub struct Inference {
     pub free: Receiver<Batch>,
     /// How long a frame may wait for its batch to fill.
     pub deadline: Duration,
+    /// Frames that wait when the cameras are gone are not worth the time of a stop: they are dropped.
+    pub stopping: Arc<AtomicBool>,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// Beats while the loop makes progress.
@@ -268,12 +271,17 @@ impl<'a> Run<'a> {
             if swap && self.in_flight.is_empty() && !self.looking {
                 return Ok(End::Swap);
             }
-            if !swap {
+            let last = slots.closed && self.inference.stopping.load(Ordering::Relaxed);
+            if last && self.in_flight.is_empty() && !self.looking {
+                return Ok(End::Finished);
+            }
+            let swap_or_last = swap || last;
+            if !swap_or_last {
                 self.look(slots)?;
             }
             // While no batch can be submitted no frame need wake.
             let (mut wait, mut wanted) = (TICK, None);
-            if !swap && self.in_flight.len() < self.backend.spec().in_flight {
+            if !swap_or_last && self.in_flight.len() < self.backend.spec().in_flight {
                 let (lanes, deadline) = (self.backend.spec().lanes, self.inference.deadline);
                 match slots.fairness.decide(Instant::now(), &slots.views, lanes, deadline) {
                     Decision::Go(chosen) => {

@@ -17,7 +17,7 @@ mod picture;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread::JoinHandle;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
@@ -122,6 +122,26 @@ impl Snapshots {
     }
 }
 
+/// The thread `snapshot`, to be waited for once its [`Snapshots`] are dropped.
+pub struct Making {
+    /// Disconnects when it has ended.
+    ended: Receiver<()>,
+    hurried: Arc<AtomicBool>,
+}
+
+impl Making {
+    /// Waits for the pictures that wait to be made. After `limit` those left are dropped and counted, and after as long again
+    /// the one at hand is not waited for any more.
+    pub fn finish(self, limit: Duration) {
+        if let Err(RecvTimeoutError::Timeout) = self.ended.recv_timeout(limit) {
+            self.hurried.store(true, Ordering::Relaxed);
+            if let Err(RecvTimeoutError::Timeout) = self.ended.recv_timeout(limit) {
+                tracing::error!("a picture is not written in time: see the disk of snapshots.folder");
+            }
+        }
+    }
+}
+
 /// Makes the folder and starts the thread `snapshot`.
 ///
 /// # Errors
@@ -131,12 +151,19 @@ pub fn start(
     config: &SnapshotsConfig,
     metrics: SnapshotMetrics,
     publish: Publish,
-) -> io::Result<(Snapshots, JoinHandle<()>)> {
+) -> io::Result<(Snapshots, Making)> {
     folder::make(&config.folder)?;
     let (queue, waiting) = bounded(WAITING);
     let (config, counters) = (config.clone(), metrics.clone());
-    let thread = worker::spawn("snapshot", move || Worker::new(config, counters, publish).run(&waiting));
-    Ok((Snapshots { queue, metrics }, thread))
+    let (alive, ended) = bounded::<()>(0);
+    let hurried = Arc::new(AtomicBool::new(false));
+    let making = Making { ended, hurried: Arc::clone(&hurried) };
+    worker::spawn("snapshot", move || {
+        // Bound first, dropped last.
+        let _alive = alive;
+        Worker::new(config, counters, publish).run(&waiting, &hurried);
+    });
+    Ok((Snapshots { queue, metrics }, making))
 }
 
 /// Where the picture of a track lies, as a path of the HTTP server.
@@ -166,11 +193,12 @@ impl Worker {
         Self { config, metrics, publish, folder, latest: Latest::default(), log: RateLimit::default() }
     }
 
-    fn run(mut self, waiting: &Receiver<Job>) {
+    fn run(mut self, waiting: &Receiver<Job>, hurried: &AtomicBool) {
         self.account();
         let mut due = Instant::now() + TICK;
         loop {
             match waiting.recv_deadline(due) {
+                Ok(_) if hurried.load(Ordering::Relaxed) => drop(self.metrics.dropped.inc()),
                 Ok(Job::OfTrack(snapshot)) => self.make(&snapshot),
                 Ok(Job::OnDemand(asked)) => {
                     let made = self.make_on_demand(&asked);

@@ -6,7 +6,6 @@ mod reload;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam::channel::{Receiver, bounded};
@@ -43,6 +42,8 @@ const HEALTH_EVERY: Duration = Duration::from_secs(10);
 const STATE_EVERY: Duration = Duration::from_secs(60);
 /// How often the building of an engine is told.
 const BUILD_STEP_PCT: u8 = 10;
+/// The part of `stop_deadline` that the last pictures have, and the one at hand after that.
+const PICTURES: u32 = 10;
 /// Progress of inference and analysis: older than this stops feeding the watchdog.
 const HUNG: Duration = Duration::from_secs(15);
 
@@ -72,7 +73,7 @@ pub fn run(path: &Path, console: &Console) -> Result<(), Failure> {
     publisher.reset_counts();
     publisher.greet();
     let (made, pictures) = bounded(pictures::WAITING_MAX);
-    let (snapshots, encoding) = snapshots::start(&config, &around, &publisher, made.clone())?.unzip();
+    let (snapshots, making) = snapshots::start(&config, &around, &publisher, made.clone())?.unzip();
     let sink = publisher.clone();
     let sink = Box::new(move |camera: &CameraId, output: Output<'_>| match output {
         Output::Snapshot(snapshot) => snapshots.iter().for_each(|snapshots| snapshots.give(snapshot.clone())),
@@ -90,7 +91,7 @@ pub fn run(path: &Path, console: &Console) -> Result<(), Failure> {
     // Until now: without a sender the main loop would spin.
     drop(made);
     // Its last pictures are published, too.
-    let _ = encoding.map(JoinHandle::join);
+    making.into_iter().for_each(|making| making.finish(deadline / PICTURES));
     publishing.finish(for_the_broker(deadline, ends_by.saturating_duration_since(Instant::now())));
     drop(server);
     end

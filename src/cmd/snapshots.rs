@@ -1,7 +1,5 @@
 //! Snapshots as `run` has them: made, kept, published.
 
-use std::thread::JoinHandle;
-
 use crossbeam::channel::Sender;
 
 use crate::cli::{Code, Failure};
@@ -9,7 +7,7 @@ use crate::config::Config;
 use crate::daemon::Surroundings;
 use crate::frame::CameraId;
 use crate::publish::Publisher;
-use crate::snapshot::{self, Picture, Publish, Snapshots};
+use crate::snapshot::{self, Making, Picture, Publish, Snapshots};
 
 /// What came of a picture that somebody asked for: of which camera, and what was done or why not, one sentence.
 pub type Answer = (CameraId, Result<String, String>);
@@ -25,7 +23,7 @@ pub fn start(
     around: &Surroundings,
     publisher: &Publisher,
     answers: Sender<Answer>,
-) -> Result<Option<(Snapshots, JoinHandle<()>)>, Failure> {
+) -> Result<Option<(Snapshots, Making)>, Failure> {
     let kept = config.snapshots.as_ref();
     let publishes = |events: bool| events && kept.is_some_and(|kept| kept.publish);
     for camera in config.cameras.iter().filter(|camera| !publishes(camera.events.is_some())) {

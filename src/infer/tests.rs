@@ -69,6 +69,7 @@ struct Bench {
     batches: Receiver<Batch>,
     free: Sender<Batch>,
     news: Receiver<News>,
+    stopping: Arc<AtomicBool>,
     thread: std::thread::JoinHandle<Result<(), BackendError>>,
 }
 
@@ -93,6 +94,7 @@ fn start(lanes: usize, script: Vec<Option<BackendError>>) -> Bench {
             wake,
         }))
     });
+    let stopping = Arc::new(AtomicBool::new(false));
     let inference = Inference {
         open,
         swaps: swaps.1,
@@ -102,18 +104,29 @@ fn start(lanes: usize, script: Vec<Option<BackendError>>) -> Bench {
         out: out.0,
         free: free.1,
         deadline: Duration::from_millis(5),
+        stopping: Arc::clone(&stopping),
         metrics: Arc::new(Metrics::default()),
         heart: Heartbeat::new(Instant::now()),
         news: news.0,
     };
     let thread = worker::spawn("infer-test", move || inference.run());
-    Bench { writer, counters, batches: out.1, free: free.0, news: news.1, thread }
+    Bench { writer, counters, batches: out.1, free: free.0, news: news.1, stopping, thread }
 }
 
 fn frame(seq: u64) -> Frame {
     let mut frame = Frame::solid(&CameraId::new("gate"), (8, 8), Instant::now());
     frame.info.seq = seq;
     frame
+}
+
+#[test]
+fn a_stop_waits_for_no_frame_that_is_not_with_the_backend_yet() {
+    let Bench { writer, counters, stopping, thread, batches: _batches, free: _free, .. } = start(2, Vec::new());
+    stopping.store(true, Ordering::Relaxed);
+    assert!(thread.join().unwrap().is_ok());
+    let (decoded, inferred) = (u64::from(writer.put_lossless(frame(0))), counters.inferred.get());
+    drop(writer);
+    assert_eq!((decoded, inferred, counters.dropped.get()), (1, 0, 1), "what is left is counted");
 }
 
 #[test]

@@ -8,6 +8,8 @@ use crate::frame::SystemImage;
 use crate::metrics::ThumbnailMetrics;
 use crate::thumbnail::{Pool, Shrink};
 
+/// Longest wait for pictures.
+const LIMIT: Duration = Duration::from_secs(20);
 /// Red, green and blue of a colour as full-range BT.601.
 const BLUE: [u8; 3] = [29, 255, 107];
 
@@ -92,12 +94,12 @@ fn what_is_given_is_written_published_and_counted() {
             Picture::Answer(..) => panic!("nobody asked"),
         });
     });
-    let (snapshots, thread) = start(&config(&folder, false), metrics.clone(), publish).unwrap();
+    let (snapshots, making) = start(&config(&folder, false), metrics.clone(), publish).unwrap();
     for n in 0..3 {
         snapshots.give(snapshot(&format!("gate-1-{n}")));
     }
     drop(snapshots);
-    thread.join().unwrap();
+    making.finish(LIMIT);
     let said = said.lock().unwrap();
     let names: Vec<&str> = said.iter().map(|(name, _)| name.as_str()).collect();
     let of_tracks: Vec<&str> = names.iter().copied().filter(|name| *name != "gate").collect();
@@ -123,10 +125,10 @@ fn a_folder_that_takes_nothing_costs_pictures_and_nothing_else() {
     let metrics = SnapshotMetrics::default();
     // A file where the camera's folder should be.
     std::fs::write(root.path().join("gate"), b"in the way").unwrap();
-    let (snapshots, thread) = start(&config(root.path(), true), metrics.clone(), Box::new(|_| {})).unwrap();
+    let (snapshots, making) = start(&config(root.path(), true), metrics.clone(), Box::new(|_| {})).unwrap();
     snapshots.give(snapshot("gate-1-0"));
     drop(snapshots);
-    thread.join().unwrap();
+    making.finish(LIMIT);
     assert_eq!((metrics.written.get(), metrics.dropped.get()), (0, 1));
 }
 
@@ -142,13 +144,13 @@ fn who_asks_is_told_what_became_of_the_picture() {
             Picture::OfTrack(..) => panic!("no track was seen"),
         });
         let config = SnapshotsConfig { publish, ..config(folder, true) };
-        let (snapshots, thread) = start(&config, SnapshotMetrics::default(), heard).unwrap();
+        let (snapshots, making) = start(&config, SnapshotMetrics::default(), heard).unwrap();
         let Snapshot { camera, thumbnail, .. } = snapshot("none");
         let captured = SystemTime::UNIX_EPOCH + Duration::from_millis(1_234_567);
         let rects = vec![[0.25, 0.25, 0.5, 0.75], [0.6, 0.1, 0.9, 0.4]];
         snapshots.give_on_demand(OnDemand { camera, captured, rects, thumbnail });
         drop(snapshots);
-        thread.join().unwrap();
+        making.finish(LIMIT);
         let (published, mut answers) = std::mem::take(&mut *said.lock().unwrap());
         assert_eq!((answers.len(), answers[0].0.as_str()), (1, "gate"));
         (published, answers.remove(0).1)
@@ -183,7 +185,7 @@ fn more_than_may_wait_are_dropped_and_counted() {
     let publish: Publish = Box::new(move |_| {
         let _ = wait.recv();
     });
-    let (snapshots, thread) = start(&config(root.path(), false), metrics.clone(), publish).unwrap();
+    let (snapshots, making) = start(&config(root.path(), false), metrics.clone(), publish).unwrap();
     let one = snapshot("gate-1-0");
     // One is being published, as many as may wait do.
     for _ in 0..WAITING + 6 {
@@ -191,6 +193,27 @@ fn more_than_may_wait_are_dropped_and_counted() {
     }
     assert!((5..=6).contains(&metrics.dropped.get()), "{}", metrics.dropped.get());
     drop((go, snapshots));
-    thread.join().unwrap();
+    making.finish(LIMIT);
     assert_eq!(metrics.written.get() + metrics.dropped.get(), WAITING as u64 + 6);
+}
+
+#[test]
+fn a_stop_waits_for_no_more_pictures_than_it_has_time_for() {
+    let root = tempfile::tempdir().unwrap();
+    let metrics = SnapshotMetrics::default();
+    let (go, wait) = bounded::<()>(0);
+    let publish: Publish = Box::new(move |_| {
+        let _ = wait.recv();
+    });
+    let (snapshots, making) = start(&config(root.path(), false), metrics.clone(), publish).unwrap();
+    for n in 0..4 {
+        snapshots.give(snapshot(&format!("gate-1-{n}")));
+    }
+    drop(snapshots);
+    let (begun, ended) = (Instant::now(), making.ended.clone());
+    making.finish(Duration::from_millis(100));
+    assert!(begun.elapsed() < Duration::from_secs(5), "the picture at hand was waited for: {:?}", begun.elapsed());
+    drop(go);
+    assert_eq!(ended.recv_timeout(LIMIT), Err(RecvTimeoutError::Disconnected));
+    assert_eq!((metrics.written.get(), metrics.dropped.get()), (1, 3));
 }

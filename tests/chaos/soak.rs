@@ -24,6 +24,8 @@ use ledger::Ledger;
 const CAMERAS: usize = 16;
 /// Of faults mended to everything as it was: back-off, and what has waited.
 const RECOVERY: Duration = Duration::from_secs(120);
+/// Cameras that are back later are named.
+const LATE: Duration = Duration::from_secs(15);
 /// Messages in flight at most.
 const WINDOW: u64 = 16;
 /// Frames of all cameras between decoder and analysis: in slots, in batches, and what is counted while it is looked at.
@@ -289,7 +291,7 @@ impl Soak {
     /// Waits until all is as it was.
     fn recover(&mut self, after: &str) {
         let (mended, before) = (Instant::now(), self.frames_inferred());
-        let mut back: [Option<Duration>; 2] = [None; 2];
+        let (mut back, mut last): ([Option<Duration>; 2], Vec<String>) = ([None; 2], Vec::new());
         while back.contains(&None) || self.ledger.results_missing() > 0 {
             assert!(
                 mended.elapsed() < RECOVERY,
@@ -306,9 +308,12 @@ impl Soak {
                         && c.frames.inferred >= before.get(id).copied().unwrap_or_default() + 3
                 })
             };
-            let there = (0..CAMERAS).filter(|n| self.written[*n].there);
-            if there.map(name).all(|id| is_back(&id)) {
+            let there = (0..CAMERAS).filter(|n| self.written[*n].there).map(name);
+            let away: Vec<String> = there.filter(|id| !is_back(id)).collect();
+            if away.is_empty() {
                 back[0].get_or_insert(mended.elapsed());
+            } else {
+                last = away;
             }
             if mqtt_connected && health.spool_pending <= WINDOW {
                 back[1].get_or_insert(mended.elapsed());
@@ -318,9 +323,10 @@ impl Soak {
         self.longest = [0, 1].map(|n| self.longest[n].max(back[n]));
         let on_their_way = self.look_at_frames();
         let at = self.begun.elapsed().as_secs();
+        let late = if back[0] > LATE { format!(" ({last:?})") } else { String::new() };
+        let [cameras, broker] = back;
         println!(
-            "{at} s: {after}: cameras back after {:.1?}, broker after {:.1?}; {on_their_way}",
-            back[0], back[1]
+            "{at} s: {after}: cameras back after {cameras:.1?}{late}, broker after {broker:.1?}; {on_their_way}"
         );
     }
 
@@ -352,8 +358,9 @@ impl Soak {
     fn status(&self) -> Option<Status> {
         std::net::TcpStream::connect(("127.0.0.1", self.daemon.http_port())).ok()?;
         let page = self.daemon.page("/status");
-        let (_, body) = page.split_once("\r\n\r\n")?;
-        Some(serde_json::from_str(body).unwrap_or_else(|e| panic!("{e}: {body}")))
+        let (head, body) = page.split_once("\r\n\r\n")?;
+        // Until it has looked at itself for the first time it answers that it starts.
+        head.contains(" 200 ").then(|| serde_json::from_str(body).unwrap_or_else(|e| panic!("{e}: {body}")))
     }
 
     fn a_while(&mut self, most: Duration) {
@@ -450,7 +457,9 @@ fn sections(links: &[Link], written: &[Written]) -> String {
         camera(&name(n), &format!("rtsp://127.0.0.1:{}/walk", link.port()), &more)
     };
     let there = links.iter().zip(written).enumerate().filter(|(_, (_, written))| written.there);
-    there.map(section).collect::<String>() + "[events]\nlabels = [\"person\"]\n"
+    // Each picture that is kept is remembered: so few that memory would not grow for days.
+    let rest = "[events]\nlabels = [\"person\"]\n[snapshots]\nmax_age = \"1m\"\n";
+    there.map(section).collect::<String>() + rest
 }
 
 #[test]
