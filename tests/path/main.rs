@@ -4,7 +4,6 @@
 #[path = "../support/mod.rs"]
 mod support;
 
-mod box_alone;
 mod commands;
 mod events;
 mod faults;

@@ -49,7 +49,8 @@ impl Host {
         let folder = tempfile::tempdir().unwrap();
         let library = folder.path().join("libharness.so");
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/gpu/host_tests/harness.cpp");
-        let output = Command::new("g++")
+        // By the name that Debian gives the compiler for this program's processor, which qemu may be.
+        let output = Command::new(format!("{}-linux-gnu-g++", std::env::consts::ARCH))
             .args(["-x", "c++", "-std=c++14", "-O2", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"])
             // As Rust has it: no products folded into sums, and undefined behaviour ends the test.
             .args(["-ffp-contract=off", "-fsanitize=undefined", "-fno-sanitize-recover=all", "-shared", "-fPIC"])

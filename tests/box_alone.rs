@@ -1,16 +1,17 @@
 //! A box with nothing around it: a test picture and a photograph, YOLOX-nano, the broker within the daemon, and a client of it.
 //! It holds for programs that qemu runs, too, where one frame takes ten seconds and more.
 
+mod support;
+
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use support::assets::find_assets;
+use support::mosquitto::{Subscriber, free_port};
+use support::program::{Daemon, Site, Written, run};
 use watchpost::event::Detections;
 
-use crate::support::assets::find_assets;
-use crate::support::mosquitto::{Subscriber, free_port};
-use crate::support::program::{Daemon, Site, Written, run};
-
-const LIMIT: Duration = Duration::from_secs(400);
+const LIMIT: Duration = Duration::from_secs(900);
 
 #[test]
 fn what_the_model_sees_reaches_a_client_of_the_broker_within() {
