@@ -486,6 +486,10 @@ fn sixteen_cameras_soak_in_faults_of_every_kind_and_all_is_accounted_for() {
     soak.close_the_books();
     soak.finish();
     soak.report();
+    let (first, last) = (soak.samples[0].1, soak.samples[soak.samples.len() - 1].1);
+    assert!(last.descriptors <= first.descriptors + 4 * CAMERAS, "descriptors grow: {first:?}, {last:?}");
+    assert!(last.threads <= first.threads + 8 * CAMERAS, "threads grow: {first:?}, {last:?}");
+    assert!(last.memory <= first.memory + (150 << 20), "memory grows: {first:?}, {last:?}");
     let counted = |name: &str| soak.past[name];
     assert_eq!((counted("spool_dropped"), counted("dead_letters")), (0, 0));
     soak.ledger.close();
