@@ -185,11 +185,15 @@ fn on_device(pass: Pass, seq: u64, brightness: u32) -> Frame {
     frame
 }
 
+fn gate() -> Arc<Gate> {
+    let (hold, refresh) = (Duration::ZERO, Duration::from_secs(30));
+    Arc::new(Gate::new(&MotionConfig { threshold: 10, area: 0.002, hold, refresh }, None))
+}
+
 #[test]
 fn frames_on_the_device_are_judged_before_they_fill_a_batch() {
     let bench = start(1, Vec::new());
-    let (hold, refresh) = (Duration::ZERO, Duration::from_secs(30));
-    let gate = Arc::new(Gate::new(&MotionConfig { threshold: 10, area: 0.002, hold, refresh }, None));
+    let gate = gate();
     let start = Instant::now();
     let pass = |seq: u64| Pass::new(Arc::clone(&gate), start + Duration::from_millis(40 * seq));
     let put = |seq, brightness| assert!(bench.writer.put_lossless(on_device(pass(seq), seq, brightness)));
@@ -218,8 +222,7 @@ fn frames_on_the_device_are_judged_before_they_fill_a_batch() {
 #[test]
 fn a_frame_that_cannot_be_looked_at_is_lost_alone() {
     let bench = start(4, Vec::new());
-    let (hold, refresh) = (Duration::ZERO, Duration::from_secs(30));
-    let gate = Arc::new(Gate::new(&MotionConfig { threshold: 10, area: 0.002, hold, refresh }, None));
+    let gate = gate();
     let start = Instant::now();
     // Looked at together or one after the other: the first passes as such, the others since nobody has said what was in it.
     for (seq, brightness) in [(0, 50), (1, 0), (2, 50), (3, 0), (4, 50)] {

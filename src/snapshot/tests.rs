@@ -177,15 +177,21 @@ fn who_asks_is_told_what_became_of_the_picture() {
     assert!(published.is_empty() && told.is_err_and(|why| why.contains("make room")));
 }
 
-#[test]
-fn more_than_may_wait_are_dropped_and_counted() {
-    let root = tempfile::tempdir().unwrap();
-    let metrics = SnapshotMetrics::default();
+/// Whoever publishes the first picture waits until the last is dropped.
+fn held_up(root: &Path, metrics: &SnapshotMetrics) -> (Snapshots, Making, Sender<()>) {
     let (go, wait) = bounded::<()>(0);
     let publish: Publish = Box::new(move |_| {
         let _ = wait.recv();
     });
-    let (snapshots, making) = start(&config(root.path(), false), metrics.clone(), publish).unwrap();
+    let (snapshots, making) = start(&config(root, false), metrics.clone(), publish).unwrap();
+    (snapshots, making, go)
+}
+
+#[test]
+fn more_than_may_wait_are_dropped_and_counted() {
+    let root = tempfile::tempdir().unwrap();
+    let metrics = SnapshotMetrics::default();
+    let (snapshots, making, go) = held_up(root.path(), &metrics);
     let one = snapshot("gate-1-0");
     // One is being published, as many as may wait do.
     for _ in 0..WAITING + 6 {
@@ -201,11 +207,7 @@ fn more_than_may_wait_are_dropped_and_counted() {
 fn a_stop_waits_for_no_more_pictures_than_it_has_time_for() {
     let root = tempfile::tempdir().unwrap();
     let metrics = SnapshotMetrics::default();
-    let (go, wait) = bounded::<()>(0);
-    let publish: Publish = Box::new(move |_| {
-        let _ = wait.recv();
-    });
-    let (snapshots, making) = start(&config(root.path(), false), metrics.clone(), publish).unwrap();
+    let (snapshots, making, go) = held_up(root.path(), &metrics);
     for n in 0..4 {
         snapshots.give(snapshot(&format!("gate-1-{n}")));
     }
