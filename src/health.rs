@@ -39,14 +39,30 @@ pub struct CameraReport {
 
 /// The cameras' reports: written on a change of state, never once a frame. Clones share.
 #[derive(Clone, Default)]
-pub struct Board(Arc<Mutex<BTreeMap<CameraId, (u64, CameraReport)>>>);
+pub struct Board(Arc<Mutex<BTreeMap<CameraId, Posted>>>);
+
+/// What stands on the board of one camera.
+#[derive(Clone, Debug)]
+pub struct Posted {
+    /// Grows with each report of the camera's thread.
+    pub version: u64,
+    /// How often it went from online to offline: who looks once a second would miss a connection that was shorter.
+    pub losses: u64,
+    /// The newest report.
+    pub report: CameraReport,
+}
 
 impl Board {
     /// Replaces a camera's report.
     pub fn report(&self, camera: &CameraId, report: CameraReport) {
         let mut reports = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let version = reports.get(camera).map_or(1, |(version, _)| version + 1);
-        reports.insert(camera.clone(), (version, report));
+        let posted = reports.get(camera).map_or((0, 0, false), |posted| {
+            (posted.version, posted.losses, posted.report.status == CameraStatus::Online)
+        });
+        let (version, losses, was_online) = posted;
+        let lost = was_online && report.status == CameraStatus::Offline;
+        let posted = Posted { version: version + 1, losses: losses + u64::from(lost), report };
+        reports.insert(camera.clone(), posted);
     }
 
     /// Forgets a camera.
@@ -54,8 +70,8 @@ impl Board {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(camera);
     }
 
-    /// Every camera's report, with a number that grows with each report of that camera.
-    pub fn snapshot(&self) -> BTreeMap<CameraId, (u64, CameraReport)> {
+    /// What stands there of every camera.
+    pub fn snapshot(&self) -> BTreeMap<CameraId, Posted> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
@@ -82,10 +98,8 @@ pub struct HealthInput {
 /// One camera at one moment.
 #[derive(Clone, Debug)]
 pub struct CameraInput {
-    /// Grows with each report of the camera's thread.
-    pub version: u64,
     /// What the camera's thread says.
-    pub report: CameraReport,
+    pub posted: Posted,
     /// What became of its frames so far.
     pub counts: FrameCounts,
     /// Arrival to published.
@@ -112,11 +126,11 @@ pub struct PublishInput {
 /// Reads every counter and the board. `ready` is the daemon's own: `Err` says why the backend is not warmed. Why
 /// there is no broker is not known here.
 pub fn gather(metrics: &Metrics, board: &Board, ready: Result<(), String>, rss_bytes: u64) -> HealthInput {
-    let camera = |(id, (version, report)): (CameraId, (u64, CameraReport))| {
+    let camera = |(id, posted): (CameraId, Posted)| {
         let camera = metrics.camera(&id);
         let last_age = Duration::from_micros(u64::try_from(camera.last_age_us.get()).unwrap_or(0));
         let (counts, age) = (camera.counts(), camera.age.snapshot());
-        (id, CameraInput { version, report, counts, age, last_age })
+        (id, CameraInput { posted, counts, age, last_age })
     };
     let publish = &metrics.publish;
     HealthInput {
@@ -154,6 +168,8 @@ mod tests {
             clock: None,
         };
         board.report(&gate, report.clone());
+        board.report(&gate, CameraReport { status: CameraStatus::Offline, ..report.clone() });
+        board.report(&gate, CameraReport { status: CameraStatus::Offline, ..report.clone() });
         board.report(&gate, report);
         metrics.camera(&gate).decoded.inc_by(5);
         metrics.camera(&gate).last_age_us.set(84_000);
@@ -162,7 +178,8 @@ mod tests {
         metrics.publish.spool_pending.set(3);
         let input = gather(&metrics, &board, Err("warming".to_owned()), 42);
         let camera = &input.cameras[&gate];
-        assert_eq!((camera.version, camera.counts.decoded, camera.last_age.as_millis()), (2, 5, 84));
+        assert_eq!((camera.posted.version, camera.posted.losses), (4, 1));
+        assert_eq!((camera.counts.decoded, camera.last_age.as_millis()), (5, 84));
         assert_eq!((input.lanes_total, input.publish.spool_pending, input.rss_bytes), (8, 3, 42));
         assert!(input.publish.connected && input.ready.is_err());
     }

@@ -128,7 +128,7 @@ impl Rig {
     }
 
     fn status(&self) -> Option<(CameraStatus, String)> {
-        self.board.snapshot().values().next().map(|(_, report)| (report.status, report.reason.clone()))
+        self.board.snapshot().values().next().map(|posted| (posted.report.status, posted.report.reason.clone()))
     }
 
     fn stop(self) -> Duration {

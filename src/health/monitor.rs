@@ -153,19 +153,19 @@ impl Monitor {
         self.lost.retain(|id| input.cameras.contains_key(id));
         for (id, camera) in &input.cameras {
             let previous = before.and_then(|cameras| cameras.get(id));
-            if previous.is_some_and(|previous| previous.version == camera.version) {
+            if previous.is_some_and(|previous| previous.posted.version == camera.posted.version) {
                 continue;
             }
             changed.insert(id.clone());
-            let was_online = previous.is_some_and(|previous| previous.report.status == CameraStatus::Online);
+            let losses = previous.map_or(0, |previous| previous.posted.losses);
             let say = |kind, text| Transition { kind, camera: Some(id.clone()), text };
-            match camera.report.status {
-                CameraStatus::Offline if was_online => {
-                    self.lost.insert(id.clone());
-                    let text = format!("camera {id} is lost: {}", camera.report.reason);
-                    transitions.push(say(NoticeKind::CameraLost, text));
+            match camera.posted.report.status {
+                CameraStatus::Offline => {
+                    if camera.posted.losses > losses && self.lost.insert(id.clone()) {
+                        let text = format!("camera {id} is lost: {}", camera.posted.report.reason);
+                        transitions.push(say(NoticeKind::CameraLost, text));
+                    }
                 }
-                CameraStatus::Offline => {}
                 CameraStatus::Online => {
                     if self.lost.remove(id) {
                         transitions.push(say(NoticeKind::CameraBack, format!("camera {id} is back")));
@@ -181,11 +181,12 @@ impl Monitor {
 
     /// Keeps who is away, and says who went with those that have just come back.
     fn companions(&mut self, now: Instant, input: &HealthInput) -> BTreeSet<CameraId> {
-        let status = |id: &CameraId| input.cameras.get(id).map(|camera| camera.report.status);
+        let status = |id: &CameraId| input.cameras.get(id).map(|camera| camera.posted.report.status);
         let back = |id: &CameraId, _: &mut Instant| status(id) == Some(CameraStatus::Online);
         let back: Vec<Instant> = self.away.extract_if(.., back).map(|(_, since)| since).collect();
         self.away.retain(|id, _| status(id) == Some(CameraStatus::Offline));
-        let offline = input.cameras.iter().filter(|(_, camera)| camera.report.status == CameraStatus::Offline);
+        let offline =
+            input.cameras.iter().filter(|(_, camera)| camera.posted.report.status == CameraStatus::Offline);
         for (id, _) in offline {
             self.away.entry(id.clone()).or_insert(now);
         }
@@ -277,7 +278,7 @@ impl Monitor {
         problems.extend(pressed);
         let camera = |(id, camera): (&CameraId, &CameraInput)| {
             let health = CameraHealth {
-                status: camera.report.status,
+                status: camera.posted.report.status,
                 fps: tenth(rates[id].fps),
                 inferred_fps: tenth(rates[id].inferred_fps),
                 frame_age_ms: tenth(camera.last_age.as_secs_f64() * 1e3),
@@ -308,7 +309,7 @@ impl Monitor {
 }
 
 fn state(now: Instant, id: &CameraId, camera: &CameraInput, fps: f64) -> CameraState {
-    let report = &camera.report;
+    let report = &camera.posted.report;
     let until = |retry: Instant| retry.saturating_duration_since(now).as_millis() as u64;
     CameraState {
         schema: STATE_SCHEMA.to_owned(),
@@ -330,12 +331,12 @@ fn state(now: Instant, id: &CameraId, camera: &CameraInput, fps: f64) -> CameraS
 fn problems(input: &HealthInput, first: &HealthInput) -> Vec<String> {
     let mut problems: Vec<String> = input.ready.as_ref().err().cloned().into_iter().collect();
     for (id, camera) in &input.cameras {
-        if camera.report.status == CameraStatus::Offline {
-            problems.push(format!("camera {id} is offline: {}", camera.report.reason));
+        if camera.posted.report.status == CameraStatus::Offline {
+            problems.push(format!("camera {id} is offline: {}", camera.posted.report.reason));
         }
         let before = first.cameras.get(id).map_or(camera.counts, |then| then.counts);
         let dropped = since(camera.counts, before).dropped;
-        if dropped > 0 && camera.report.status == CameraStatus::Online {
+        if dropped > 0 && camera.posted.report.status == CameraStatus::Online {
             problems.push(format!("camera {id}: {dropped} frames lost with failed batches just now: see the log"));
         }
     }

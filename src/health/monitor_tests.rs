@@ -1,7 +1,7 @@
 //! Health over made-up seconds.
 
 use super::*;
-use crate::health::{CameraReport, PublishInput};
+use crate::health::{CameraReport, Posted, PublishInput};
 use crate::metrics::Latency;
 
 /// A box whose counters the test turns, seen once a second.
@@ -47,15 +47,26 @@ impl World {
             clock: None,
         };
         let counts = FrameCounts::default();
-        let input = CameraInput { version: 1, report, counts, age: age.snapshot(), last_age: Duration::ZERO };
+        let posted = Posted { version: 1, losses: 0, report };
+        let input = CameraInput { posted, counts, age: age.snapshot(), last_age: Duration::ZERO };
         self.cameras.insert(CameraId::new(id), (input, age));
     }
 
     fn report(&mut self, id: &str, status: CameraStatus, reason: &str) {
         let (input, _) = self.cameras.get_mut(&CameraId::new(id)).unwrap();
-        input.version += 1;
-        input.report.status = status;
-        input.report.reason = reason.to_owned();
+        let posted = &mut input.posted;
+        let lost = posted.report.status == CameraStatus::Online && status == CameraStatus::Offline;
+        posted.version += 1;
+        posted.losses += u64::from(lost);
+        posted.report.status = status;
+        posted.report.reason = reason.to_owned();
+    }
+
+    /// It was never online.
+    fn connecting(&mut self, id: &str) {
+        let (input, _) = self.cameras.get_mut(&CameraId::new(id)).unwrap();
+        input.posted.report.status = CameraStatus::Offline;
+        input.posted.report.reason = "connecting".to_owned();
     }
 
     /// Frames of one camera in one second: decoded, of which overwritten, and the age of the others.
@@ -144,7 +155,7 @@ fn a_lost_camera_is_said_once_and_so_is_its_return() {
     assert!(world.tick().changed.is_empty());
     world.report("gate", CameraStatus::Offline, "connection refused");
     let retry = world.start + Duration::from_secs(7);
-    world.cameras.get_mut(&CameraId::new("gate")).unwrap().0.report.next_retry = Some(retry);
+    world.cameras.get_mut(&CameraId::new("gate")).unwrap().0.posted.report.next_retry = Some(retry);
     let report = world.tick();
     let lost = &report.transitions[0];
     assert_eq!((lost.kind, lost.camera.clone()), (NoticeKind::CameraLost, Some(CameraId::new("gate"))));
@@ -154,9 +165,31 @@ fn a_lost_camera_is_said_once_and_so_is_its_return() {
     world.report("gate", CameraStatus::Offline, "no route");
     let report = world.tick();
     assert_eq!((kinds(&report), report.changed.len()), (vec![], 1));
+    // Back for less than a second: nobody is told twice.
+    world.report("gate", CameraStatus::Online, "frames arrive");
+    world.report("gate", CameraStatus::Offline, "no route");
+    assert_eq!(kinds(&world.tick()), []);
     world.report("gate", CameraStatus::Online, "frames arrive");
     assert_eq!(kinds(&world.tick()), [NoticeKind::CameraBack]);
     assert_eq!(kinds(&world.tick()), []);
+}
+
+#[test]
+fn a_camera_that_was_online_between_two_looks_is_lost_all_the_same() {
+    let mut world = World::new(&["gate"]);
+    world.connecting("gate");
+    world.tick();
+    world.report("gate", CameraStatus::Online, "frames arrive");
+    world.report("gate", CameraStatus::Offline, "the camera ended the stream");
+    assert_eq!(kinds(&world.tick()), [NoticeKind::CameraLost]);
+    world.report("gate", CameraStatus::Online, "frames arrive");
+    assert_eq!(kinds(&world.tick()), [NoticeKind::CameraBack]);
+    // A second camera, whose whole connection lies between two looks.
+    world.add("yard");
+    world.report("yard", CameraStatus::Offline, "the camera ended the stream");
+    let report = world.tick();
+    let lost = &report.transitions[0];
+    assert_eq!((lost.kind, lost.camera.clone()), (NoticeKind::CameraLost, Some(CameraId::new("yard"))));
 }
 
 #[test]
@@ -208,7 +241,7 @@ fn while_several_are_away_one_after_the_other_tries_and_none_too_often() {
 #[test]
 fn a_camera_that_starts_or_is_switched_off_is_neither_lost_nor_back() {
     let mut world = World::new(&["gate"]);
-    world.report("gate", CameraStatus::Offline, "connecting");
+    world.connecting("gate");
     assert_eq!(kinds(&world.tick()), []);
     world.report("gate", CameraStatus::Online, "frames arrive");
     assert_eq!(kinds(&world.tick()), []);

@@ -80,7 +80,7 @@ impl Rig {
 
     /// What it last said of itself.
     pub fn report(&self) -> Option<CameraReport> {
-        self.board.snapshot().into_values().next().map(|(_, report)| report)
+        self.board.snapshot().into_values().next().map(|posted| posted.report)
     }
 
     /// Its state.

@@ -112,7 +112,7 @@ impl Daemon<'_> {
         if let Err(why) = &self.ready {
             return Some(format!("no frame is looked at yet: {why}"));
         }
-        let (_, report) = self.around.board.snapshot().remove(camera)?;
+        let report = self.around.board.snapshot().remove(camera)?.report;
         match report.status {
             CameraStatus::Online => None,
             // It connects for the first time: frames may come before it says so.

@@ -11,7 +11,7 @@ use crate::cli::{Code, Failure};
 use crate::cmd::status_line::Progress;
 use crate::config::{CameraConfig, Config, Decode, Pace, Source};
 use crate::frame::{CameraId, Frame};
-use crate::health::{Board, CameraReport};
+use crate::health::{Board, Posted};
 use crate::logging::Console;
 use crate::metrics::Metrics;
 use crate::slot::{self, SlotReader};
@@ -40,7 +40,7 @@ pub fn gather(
     let given = gathered?;
     for (reader, _) in readers.iter().zip(&given).filter(|(_, count)| **count == 0) {
         let camera = reader.camera();
-        let reason = reports.get(camera).map(|(_, report)| report.reason.as_str()).unwrap_or_default();
+        let reason = reports.get(camera).map(|posted| posted.report.reason.as_str()).unwrap_or_default();
         tracing::warn!(%camera, "no frame of it: {reason}");
     }
     if album.frames() == 0 {
@@ -124,9 +124,9 @@ fn next(readers: &[SlotReader], given: &[usize]) -> Option<(usize, Frame)> {
 }
 
 /// The sentence about cameras of which none gave a frame.
-fn nothing(reports: &BTreeMap<CameraId, (u64, CameraReport)>) -> Failure {
+fn nothing(reports: &BTreeMap<CameraId, Posted>) -> Failure {
     let reasons: Vec<String> =
-        reports.iter().map(|(camera, (_, report))| format!("{camera}: {}", report.reason)).collect();
+        reports.iter().map(|(camera, posted)| format!("{camera}: {}", posted.report.reason)).collect();
     let reasons = if reasons.is_empty() { "none is enabled".to_owned() } else { reasons.join("; ") };
     Failure::new(
         Code::Unavailable,

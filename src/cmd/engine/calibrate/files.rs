@@ -132,7 +132,7 @@ fn keep(place: usize, end: usize, source: &str, frame: &Frame, album: &mut Album
 
 /// The clip has ended: well, or with a reason.
 fn ended(board: &Board, id: &CameraId, reader: &SlotReader) -> Option<Result<(), String>> {
-    let (_, report) = board.snapshot().remove(id)?;
+    let report = board.snapshot().remove(id)?.report;
     match report.status {
         // The last frame is in the slot before this is said.
         CameraStatus::Finished if reader.view().is_none_or(|slot| slot.ready == 0) => Some(Ok(())),
