@@ -300,7 +300,7 @@ pub enum NoticeKind {
     SpoolOverflow,
     /// A camera began more tracks than may become events.
     EventsSuppressed,
-    /// The spool file could not be read: it was moved aside and a new one begun.
+    /// The spool file was damaged: it was moved aside, and a new one begun with the messages found whole in it.
     SpoolReset,
     /// The broker refused a message for good.
     DeadLetter,

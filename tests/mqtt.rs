@@ -526,15 +526,27 @@ fn a_frozen_broker_stalls_nobody_and_is_left() {
 }
 
 #[test]
-fn a_damaged_spool_is_moved_aside_and_told_of() {
-    let broker = Mosquitto::start(&[]);
+fn a_damaged_spool_is_moved_aside_and_told_of_and_what_is_whole_in_it_is_sent() {
+    let port = free_port();
     let state = TempDir::new().unwrap();
-    std::fs::write(state.path().join("spool.redb"), [0x5a; 9000]).unwrap();
+    let tested = Box::start(&config(port), state.path());
+    tested.notices(0..3);
+    tested.finish();
+    let path = state.path().join("spool.redb");
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[..512].fill(0x5a);
+    std::fs::write(&path, bytes).unwrap();
+    let mut broker = Mosquitto::prepare(port);
+    broker.restart();
     let subscriber = Subscriber::start(broker.port(), "watchpost/box/notice", None);
     let tested = Box::start(&config(broker.port()), state.path());
+    for n in 0..3 {
+        let seen = notice(&subscriber.next().body);
+        assert_eq!((seen.text, seen.replayed), (format!("n{n}"), true));
+    }
     let told = notice(&subscriber.next().body);
     assert_eq!(told.kind, NoticeKind::SpoolReset);
-    assert!(told.text.contains("spool.redb.corrupt-1"));
+    assert!(told.text.contains("spool.redb.corrupt-1") && told.text.contains(": 3;"), "{}", told.text);
     let identity = Identity { node: "box".to_owned(), boot: "0123ab".to_owned() };
     let metrics = PublishMetrics::default();
     let second =

@@ -1,14 +1,16 @@
 //! Spool files damaged in every way a disk, a cable pulled or a copy cut short can: none ends the process, none is read as
-//! what it never held, and where messages are lost the file is moved aside. `WATCHPOST_DAMAGES=5000 cargo test --lib
+//! what it never held, every message that is whole in it is sent, and where others are lost it is moved aside. `WATCHPOST_DAMAGES=5000 cargo test --lib
 //! damaged_at_random` is the long form.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use tempfile::TempDir;
 
 use super::notice::{Identity, Notices};
+use super::record::logical_bytes;
 use super::spool::{Batch, Spool};
-use super::store::{SpoolError, logical_bytes};
+use super::store::SpoolError;
 use super::topic::Topics;
 use crate::event::{Notice, NoticeKind};
 use crate::metrics::PublishMetrics;
@@ -47,6 +49,22 @@ fn send(spool: &Spool, most: usize) -> Vec<usize> {
         sent.push(notice.text.trim_start_matches("message ").parse().unwrap());
     }
     sent
+}
+
+/// Waiting messages of which `bytes` hold all that was written of them, at a place where `sound` has it.
+fn intact(sound: &[u8], bytes: &[u8]) -> Vec<usize> {
+    // The header, `{"schema"` and what is the same in all of them before the text, and what is behind it.
+    const BEFORE: usize = 512;
+    let mut found = BTreeSet::new();
+    let starts = sound.windows(10).enumerate().filter(|(_, bytes)| bytes.starts_with(b"message 00"));
+    for (at, _) in starts {
+        let number = std::str::from_utf8(&sound[at + 8..at + 14]).unwrap().parse::<usize>().unwrap();
+        let place = at.saturating_sub(BEFORE)..(at + BEFORE).min(sound.len());
+        if number >= ACKNOWLEDGED && bytes.get(place.clone()) == Some(&sound[place]) {
+            found.insert(number);
+        }
+    }
+    found.into_iter().collect()
 }
 
 /// A file that was closed well, and one of a process that was killed.
@@ -106,7 +124,7 @@ fn a_spool_damaged_at_random_ends_nothing_and_loses_nothing_without_a_word() {
     let long = std::env::var("WATCHPOST_DAMAGES").ok();
     let damages = long.map_or(DAMAGES, |count| count.parse().unwrap());
     let whole = whole_files();
-    let (mut kept, mut moved) = (0, 0);
+    let (mut kept, mut moved, mut saved) = (0, 0, 0);
     for seed in 0..damages {
         let dir = TempDir::new().unwrap();
         let path = dir.path().join("spool.redb");
@@ -118,14 +136,19 @@ fn a_spool_damaged_at_random_ends_nothing_and_loses_nothing_without_a_word() {
         let Ok(Ok((spool, aside))) = opened else { panic!("damage {seed}, {what}: {:?}", opened.map(|r| r.err())) };
         let sent = send(&spool, usize::MAX);
         assert!(sent.is_sorted_by(|a, b| a < b), "damage {seed}, {what}: {sent:?}");
+        let missing: Vec<usize> =
+            intact(&whole[seed as usize % 2], &bytes).into_iter().filter(|n| !sent.contains(n)).collect();
+        assert!(missing.is_empty(), "damage {seed}, {what}: whole and not sent: {missing:?}");
         // Where the last commit, an acknowledgement, is damaged, the one before it holds: some come twice.
         let first = sent.first().copied().unwrap_or(MESSAGES);
         let all = first <= ACKNOWLEDGED && sent == (first..MESSAGES).collect::<Vec<_>>();
         assert!(aside || all, "damage {seed}, {what}: lost without a word: {sent:?}");
         *(if all { &mut kept } else { &mut moved }) += 1;
+        saved += if all { 0 } else { sent.iter().filter(|n| **n >= ACKNOWLEDGED).count() };
         // And it works again.
         add(&spool, 1000..1010);
         assert_eq!(send(&spool, usize::MAX), (1000..1010).collect::<Vec<_>>(), "damage {seed}, {what}");
     }
-    println!("of {damages} damaged files {kept} kept every message, {moved} were moved aside");
+    println!("of {damages} damaged files {kept} kept every message");
+    println!("of the {moved} others {saved} of {} waiting messages were sent", moved * (MESSAGES - ACKNOWLEDGED));
 }

@@ -1,7 +1,7 @@
 //! Entrances for fuzzing of what only this module knows: commands, the embedded broker's packets, the spool's file.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::SystemTime;
@@ -12,8 +12,9 @@ use super::commands::{Command, Judgement, judge};
 use super::connection::Incoming;
 use super::embedded::packet;
 use super::notice::{Identity, Notices, is_dead_letter_notice, replayed};
+use super::record::{self, logical_bytes};
 use super::spool::{Batch, Spool};
-use super::store::{CURSOR, DEAD, EVENTS, META, OPEN, RETAINED, logical_bytes};
+use super::store::{Aside, CURSOR, DEAD, EVENTS, META, OPEN, RETAINED};
 use super::topic::Topics;
 use crate::config::CameraEdit;
 use crate::event::NoticeKind;
@@ -98,7 +99,7 @@ fn notices() -> Notices {
     Notices::new(identity, topics().notice())
 }
 
-fn open(path: &Path) -> Result<(Spool, Option<PathBuf>), super::store::SpoolError> {
+fn open(path: &Path) -> Result<(Spool, Option<Aside>), super::store::SpoolError> {
     Spool::open(path, 1 << 20, notices(), Box::new(|_, _, _| Vec::new()), PublishMetrics::default())
 }
 
@@ -128,7 +129,7 @@ fn damaged(folder: &Path, patches: &[u8]) -> Vec<u8> {
     file
 }
 
-/// Records: the table, eight bytes of a number, the length of a key, that of a body, then both.
+/// Records: the table (from 128 on none that the spool writes), eight bytes of a number, the length of a key, that of a body, then both.
 #[expect(clippy::unwrap_used, reason = "a folder of our own")]
 fn write_records(path: &Path, bytes: &[u8]) {
     let database = Database::create(path).unwrap();
@@ -140,7 +141,11 @@ fn write_records(path: &Path, bytes: &[u8]) {
         let (body, tail) = tail.split_at((usize::from(*body) * 8).min(tail.len()));
         let key = String::from_utf8_lossy(key);
         match table % 5 {
-            0 => drop(transaction.open_table(EVENTS).unwrap().insert(number, (&*key, body)).unwrap()),
+            0 => {
+                let whole = record::write(number, u64::from(*table), &key, body);
+                let written = if *table < 128 { &whole } else { body };
+                drop(transaction.open_table(EVENTS).unwrap().insert(number, written).unwrap());
+            }
             1 => drop(transaction.open_table(RETAINED).unwrap().insert(&*key, Some(body)).unwrap()),
             2 => drop(transaction.open_table(OPEN).unwrap().insert(&*key, body).unwrap()),
             3 => drop(transaction.open_table(DEAD).unwrap().insert(number, (&*key, "refused", body)).unwrap()),

@@ -31,6 +31,7 @@ mod notice;
 mod open;
 mod presence;
 mod queue;
+mod record;
 mod retained;
 mod session;
 mod spool;
@@ -554,8 +555,10 @@ fn open_spool(
     batch.messages = spool.open_tracks().ends(notices.identity(), topics, SystemTime::now());
     if let Some(aside) = aside {
         let text = format!(
-            "The spool was damaged and is now {}: what waited in it is not sent, and a new one was begun.",
-            aside.display()
+            "The spool was damaged: it is now {}. Messages found whole in it, which are sent from a new one: {}; others \
+             that waited are lost.",
+            aside.path.display(),
+            aside.saved
         );
         batch.messages.push(notices.draft(NoticeKind::SpoolReset, None, text));
     }

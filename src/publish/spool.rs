@@ -16,7 +16,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use redb::{ReadableTable, ReadableTableMetadata, WriteTransaction};
@@ -24,8 +24,9 @@ use redb::{ReadableTable, ReadableTableMetadata, WriteTransaction};
 use super::draft::Draft;
 use super::notice::Notices;
 use super::open::OpenTracks;
+use super::record::{self, Record, logical_bytes_of};
 use super::retained::{Retained, RetainedMap};
-use super::store::{CURSOR, DEAD, EVENTS, META, RETAINED, Record, SpoolError, Store, logical_bytes, store_error};
+use super::store::{Aside, CURSOR, DEAD, EVENTS, META, RETAINED, SpoolError, Store, store_error};
 use crate::event::{Event, NoticeKind};
 use crate::formats::Message;
 use crate::metrics::PublishMetrics;
@@ -135,6 +136,8 @@ pub struct Spool {
 }
 
 struct Outcome {
+    /// The first message that is not acknowledged.
+    cursor: u64,
     next: u64,
     added: u64,
     added_bytes: u64,
@@ -144,8 +147,8 @@ struct Outcome {
 }
 
 impl Spool {
-    /// Opens `path` or begins it, with at most `limit` logical bytes of messages. Also returns where a damaged
-    /// file was moved.
+    /// Opens `path` or begins it, with at most `limit` logical bytes of messages. Also returns what
+    /// became of a damaged file.
     ///
     /// # Errors
     ///
@@ -156,7 +159,7 @@ impl Spool {
         notices: Notices,
         derive: Derive,
         metrics: PublishMetrics,
-    ) -> Result<(Self, Option<PathBuf>), SpoolError> {
+    ) -> Result<(Self, Option<Aside>), SpoolError> {
         let (store, loaded, aside) = Store::open(path)?;
         let mut retained = RetainedMap::default();
         for (topic, body) in &loaded.retained {
@@ -200,10 +203,13 @@ impl Spool {
         let mut overflow = writer.overflow.filter(|_| still_full);
         let mut retained: Changes = batch.retained.iter().cloned().collect();
         let written = self.store.write(|transaction| {
-            let mut outcome = self.store_messages(transaction, batch, &mut writer, &mut journal, &mut retained)?;
+            let next = self.lock().next;
+            let mut outcome =
+                Outcome { cursor, next, added: 0, added_bytes: 0, removed: 0, removed_bytes: 0, lost: 0 };
+            self.store_messages(transaction, batch, &mut writer, &mut journal, &mut retained, &mut outcome)?;
             self.store_retained(transaction, &mut retained, &buried)?;
             let mut number = |draft: &Draft| writer.number(draft, &mut journal);
-            self.make_room(transaction, cursor, &mut number, &mut overflow, &mut outcome)?;
+            self.make_room(transaction, &mut number, &mut overflow, &mut outcome)?;
             Ok(outcome)
         });
         if written.is_err() {
@@ -364,13 +370,12 @@ impl Spool {
         writer: &mut Writer,
         journal: &mut Journal,
         retained: &mut Changes,
-    ) -> Result<Outcome, SpoolError> {
+        outcome: &mut Outcome,
+    ) -> Result<(), SpoolError> {
         let mut events = transaction.open_table(EVENTS).map_err(store_error)?;
-        let mut outcome =
-            Outcome { next: self.lock().next, added: 0, added_bytes: 0, removed: 0, removed_bytes: 0, lost: 0 };
         for draft in &batch.messages {
             let (body, event) = writer.number(draft, journal)?;
-            insert(&mut events, draft.topic.as_str(), &body, &mut outcome)?;
+            insert(&mut events, draft.topic.as_str(), &body, outcome)?;
             let Some(event) = event else { continue };
             let before = writer.open.take(transaction, &event, &body)?;
             let derived = (self.derive)(&writer.open, before.as_ref(), &event);
@@ -378,33 +383,31 @@ impl Spool {
             for message in derived {
                 match message.retain {
                     true => drop(retained.insert(message.topic, Some(message.body))),
-                    false => insert(&mut events, &message.topic, &message.body, &mut outcome)?,
+                    false => insert(&mut events, &message.topic, &message.body, outcome)?,
                 }
             }
         }
-        Ok(outcome)
+        Ok(())
     }
 
     /// Drops what no longer fits and deletes what was acknowledged.
     fn make_room(
         &self,
         transaction: &WriteTransaction,
-        cursor: u64,
         number: &mut impl FnMut(&Draft) -> Result<Numbered, SpoolError>,
         overflow: &mut Option<u64>,
         outcome: &mut Outcome,
     ) -> Result<(), SpoolError> {
         let mut meta = transaction.open_table(META).map_err(store_error)?;
-        meta.insert(CURSOR, cursor).map_err(store_error)?;
+        meta.insert(CURSOR, outcome.cursor).map_err(store_error)?;
         let mut events = transaction.open_table(EVENTS).map_err(store_error)?;
         let victims = self.choose_victims(&events, outcome)?;
         let mut notice_lost = false;
         for offset in victims.into_iter().flatten() {
             // A gap of an earlier overflow may lie in the range.
             let Some(removed) = events.remove(offset).map_err(store_error)? else { continue };
-            let (topic, body) = removed.value();
             outcome.removed += 1;
-            outcome.removed_bytes += logical_bytes(topic, body);
+            outcome.removed_bytes += logical_bytes_of(removed.value());
             // The notice of the overflow itself is not lost: it is written again below.
             notice_lost |= *overflow == Some(offset);
             outcome.lost += u64::from(*overflow != Some(offset));
@@ -420,23 +423,22 @@ impl Spool {
             let (body, _) = number(&draft)?;
             insert(&mut events, draft.topic.as_str(), &body, outcome)?;
         }
-        events.retain_in(..cursor, |_, _| false).map_err(store_error)
+        events.retain_in(..outcome.cursor, |_, _| false).map_err(store_error)
     }
 
     /// The oldest waiting messages that must go to come under the limit. From here on they are not claimed, even
     /// if the commit fails; the next commit drops them then.
     fn choose_victims(
         &self,
-        events: &impl ReadableTable<u64, (&'static str, &'static [u8])>,
+        events: &impl ReadableTable<u64, &'static [u8]>,
         outcome: &Outcome,
     ) -> Result<Vec<Range<u64>>, SpoolError> {
         let mut state = self.lock();
         let mut bytes = state.bytes + outcome.added_bytes;
         for range in &state.dropping {
             for entry in events.range(range.clone()).map_err(store_error)? {
-                let (_, value) = entry.map_err(store_error)?;
-                let (topic, body) = value.value();
-                bytes = bytes.saturating_sub(logical_bytes(topic, body));
+                let (_, written) = entry.map_err(store_error)?;
+                bytes = bytes.saturating_sub(logical_bytes_of(written.value()));
             }
         }
         if bytes <= self.limit {
@@ -448,13 +450,12 @@ impl Spool {
             if bytes <= target {
                 break;
             }
-            let (offset, value) = entry.map_err(store_error)?;
+            let (offset, written) = entry.map_err(store_error)?;
             let offset = offset.value();
             if state.dropping.iter().any(|range| range.contains(&offset)) {
                 continue;
             }
-            let (topic, body) = value.value();
-            bytes = bytes.saturating_sub(logical_bytes(topic, body));
+            bytes = bytes.saturating_sub(logical_bytes_of(written.value()));
             chosen = Some(chosen.map_or(offset, |range| range.start)..offset + 1);
         }
         let mut victims = state.dropping.clone();
@@ -485,15 +486,16 @@ impl Spool {
 }
 
 fn insert(
-    events: &mut redb::Table<'_, u64, (&'static str, &'static [u8])>,
+    events: &mut redb::Table<'_, u64, &'static [u8]>,
     topic: &str,
     body: &[u8],
     outcome: &mut Outcome,
 ) -> Result<(), SpoolError> {
-    events.insert(outcome.next, (topic, body)).map_err(store_error)?;
+    let written = record::write(outcome.next, outcome.cursor, topic, body);
+    events.insert(outcome.next, &written[..]).map_err(store_error)?;
     outcome.next += 1;
     outcome.added += 1;
-    outcome.added_bytes += logical_bytes(topic, body);
+    outcome.added_bytes += logical_bytes_of(&written);
     Ok(())
 }
 

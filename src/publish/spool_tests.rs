@@ -11,8 +11,9 @@ use tempfile::TempDir;
 use super::consumers::{Card, Consumers, Wanted};
 use super::draft::Draft;
 use super::notice::{Identity, Notices};
+use super::record::{Record, logical_bytes};
 use super::spool::{Batch, DEAD_MAX, Derive, Spool};
-use super::store::{DEAD, Record, SpoolError, logical_bytes};
+use super::store::{Aside, DEAD, SpoolError};
 use super::topic::Topics;
 use crate::event::{Event, EventKind, Notice, NoticeKind};
 use crate::formats::samples;
@@ -185,10 +186,55 @@ fn a_damaged_file_is_moved_aside() {
     for (n, damage) in damages.iter().enumerate() {
         damage();
         let (spool, aside) = Spool::open(&path, 1 << 20, notices(), nothing(), PublishMetrics::default()).unwrap();
-        assert_eq!(aside, Some(dir.path().join(format!("spool.redb.corrupt-{}", n + 1))), "damage {n}");
+        let aside = aside.unwrap();
+        assert_eq!(aside.path, dir.path().join(format!("spool.redb.corrupt-{}", n + 1)), "damage {n}");
+        assert_eq!(aside.saved, spool.pending(), "damage {n}");
         add(&spool, 0..100);
-        assert_eq!(spool.pending(), 100);
+        assert_eq!(spool.pending(), aside.saved + 100);
     }
+}
+
+#[test]
+fn what_waited_in_a_damaged_file_is_sent_and_its_open_tracks_end() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("spool.redb");
+    let (spool, _) = open(dir.path(), 1 << 20);
+    let topics = Topics::new("w", "n").unwrap();
+    let gate = CameraId::new("gate");
+    let draft = |event: Event| Draft::event(topics.events(&gate), event);
+    let other = |event: Event| draft(Event { id: "gate-9f3c1a-413".to_owned(), ..event });
+    // Acknowledged before the rest was written.
+    add(&spool, 0..20);
+    assert_eq!(drain(&spool).len(), 20);
+    let messages = vec![draft(samples::new()), other(samples::new()), other(samples::end())];
+    spool.commit(&Batch { messages, ..Batch::default() }).unwrap();
+    add(&spool, 20..40);
+    drop(spool);
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[..512].fill(0xee);
+    std::fs::write(&path, bytes).unwrap();
+
+    let (spool, aside) = Spool::open(&path, 1 << 20, notices(), nothing(), PublishMetrics::default()).unwrap();
+    assert_eq!(aside, Some(Aside { path: dir.path().join("spool.redb.corrupt-1"), saved: 23 }));
+    assert_eq!(spool.open_tracks(), [("gate-9f3c1a-412".to_owned(), samples_at(0))].into_iter().collect());
+    let mut kinds = Vec::new();
+    for _ in 0..3 {
+        let record = spool.claim().unwrap().unwrap();
+        acknowledge(&spool, &record);
+        kinds.push(serde_json::from_slice::<Event>(&record.body).unwrap().kind);
+    }
+    assert_eq!(kinds, [EventKind::New, EventKind::New, EventKind::End]);
+    let rest: Vec<String> = drain(&spool).into_iter().map(|notice| notice.text).collect();
+    assert_eq!(rest, (20..40).map(|n| format!("message {n:06}")).collect::<Vec<_>>());
+    drop(spool);
+    let (spool, _) = open(dir.path(), 1 << 20);
+    assert_eq!(spool.next(), 43);
+    assert!(!dir.path().join("spool.redb.new").exists());
+}
+
+/// The `new` of the samples, with the number that the spool gave it.
+fn samples_at(seq: u64) -> Event {
+    Event { seq, ..samples::new() }
 }
 
 #[test]

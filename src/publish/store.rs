@@ -4,6 +4,7 @@
 //! A commit is one fsync. Limits: 8 MiB of page cache; the file grows to about the spool's limit plus half, and
 //! its free pages are used again.
 
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
@@ -13,9 +14,11 @@ use redb::{
 };
 
 use super::open::OpenTracks;
+use super::record::{self, Record};
+use crate::event::Event;
 
-/// Offset → topic, body.
-pub const EVENTS: TableDefinition<'static, u64, (&str, &[u8])> = TableDefinition::new("events");
+/// Offset → [`record::write`].
+pub const EVENTS: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("events");
 /// Topic → body; `None` is a tombstone.
 pub const RETAINED: TableDefinition<'static, &str, Option<&[u8]>> = TableDefinition::new("retained");
 /// Id of a track that is open → its last event as JSON.
@@ -54,22 +57,6 @@ pub fn store_error<E: Into<redb::Error>>(error: E) -> SpoolError {
     SpoolError::Store(Box::new(error.into()))
 }
 
-/// A spooled message.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Record {
-    /// Its place in the order.
-    pub offset: u64,
-    /// Its topic.
-    pub topic: String,
-    /// Its body.
-    pub body: Vec<u8>,
-}
-
-/// Logical size of a message: what the spool's limit counts.
-pub fn logical_bytes(topic: &str, body: &[u8]) -> u64 {
-    (topic.len() + body.len()) as u64
-}
-
 /// What a file holds when it is opened.
 #[derive(Debug, Default)]
 pub struct Loaded {
@@ -87,6 +74,15 @@ pub struct Loaded {
     pub retained: Vec<(String, Option<Vec<u8>>)>,
 }
 
+/// What became of a damaged file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Aside {
+    /// Where it is now.
+    pub path: PathBuf,
+    /// How many of the messages that waited in it were found whole, and wait now.
+    pub saved: u64,
+}
+
 /// The open file. `None` only after a failure, until it has been opened again.
 pub struct Store {
     path: PathBuf,
@@ -95,28 +91,69 @@ pub struct Store {
 
 impl Store {
     /// Opens or creates the file. A file that cannot be read, even by the store's own repair, is moved aside to
-    /// `{path}.corrupt-N`, which is returned, and a new one is begun.
+    /// `{path}.corrupt-N`, and one of the messages that can be found in it takes its place.
     ///
     /// # Errors
     ///
     /// The file is locked by another process, or the system refuses to read or write it.
-    pub fn open(path: &Path) -> Result<(Self, Loaded, Option<PathBuf>), SpoolError> {
-        let attempt = || {
-            let store = Self { path: path.to_owned(), database: RwLock::new(Some(database(path, true)?)) };
-            let loaded = store.load()?;
-            Ok((store, loaded))
-        };
-        match attempt() {
+    pub fn open(path: &Path) -> Result<(Self, Loaded, Option<Aside>), SpoolError> {
+        match Self::attempt(path) {
             Ok((store, loaded)) => Ok((store, loaded, None)),
             Err(error) if is_damage(&error) => {
                 tracing::error!("the spool {} is damaged ({error}); it is moved aside", path.display());
+                let new = with_end(path, ".new");
+                if new.exists() {
+                    fs::remove_file(&new)?;
+                }
+                Self::attempt(&new)?.0.salvage(path)?;
                 let aside = free_name(path);
-                std::fs::rename(path, &aside)?;
-                let (store, loaded) = attempt()?;
-                Ok((store, loaded, Some(aside)))
+                // Whatever ends the process between the two, the file is there. Not every file system has links.
+                if fs::hard_link(path, &aside).is_err() {
+                    fs::rename(path, &aside)?;
+                }
+                fs::rename(&new, path)?;
+                let (store, loaded) = Self::attempt(path)?;
+                let saved = loaded.pending;
+                Ok((store, loaded, Some(Aside { path: aside, saved })))
             }
             Err(error) => Err(error),
         }
+    }
+
+    fn attempt(path: &Path) -> Result<(Self, Loaded), SpoolError> {
+        let store = Self { path: path.to_owned(), database: RwLock::new(Some(database(path, true)?)) };
+        let loaded = store.load()?;
+        Ok((store, loaded))
+    }
+
+    /// Takes over what waited in a damaged file, as far as it is found there: every whole message but those that were
+    /// acknowledged before any of them was written. What was acknowledged after that comes again, as QoS 1 allows. Of the
+    /// open tracks it knows those whose messages wait.
+    fn salvage(&self, damaged: &Path) -> Result<(), SpoolError> {
+        let file = File::open(damaged)?;
+        self.write(|transaction| {
+            let mut events = transaction.open_table(EVENTS).map_err(store_error)?;
+            let mut cursor = 0;
+            record::find(file, |written| {
+                let Some((record, acknowledged)) = record::read(written) else { return Ok(()) };
+                if countable(record.offset).is_ok() {
+                    cursor = acknowledged.max(cursor);
+                    events.insert(record.offset, written).map_err(store_error)?;
+                }
+                Ok::<_, SpoolError>(())
+            })?;
+            events.retain_in(..cursor, |_, _| false).map_err(store_error)?;
+            transaction.open_table(META).map_err(store_error)?.insert(CURSOR, cursor).map_err(store_error)?;
+            let mut open = OpenTracks::default();
+            for entry in events.range(cursor..).map_err(store_error)? {
+                let (_, written) = entry.map_err(store_error)?;
+                let Some((record, _)) = record::read(written.value()) else { continue };
+                if let Ok(event) = serde_json::from_slice::<Event>(&record.body) {
+                    open.take(transaction, &event, &record.body)?;
+                }
+            }
+            Ok(())
+        })
     }
 
     /// Runs `change` in one transaction: all of it is on disk, or none.
@@ -150,9 +187,8 @@ impl Store {
             let transaction = database.begin_read().map_err(store_error)?;
             let events = transaction.open_table(EVENTS).map_err(store_error)?;
             let Some(entry) = events.range(from..to).map_err(store_error)?.next() else { return Ok(None) };
-            let (offset, value) = entry.map_err(store_error)?;
-            let (topic, body) = value.value();
-            Ok(Some(Record { offset: offset.value(), topic: topic.to_owned(), body: body.to_owned() }))
+            let (offset, written) = entry.map_err(store_error)?;
+            whole(offset.value(), written.value()).map(Some)
         })
     }
 
@@ -164,11 +200,11 @@ impl Store {
             let mut loaded = Loaded { cursor, next: cursor, ..Loaded::default() };
             let events = transaction.open_table(EVENTS).map_err(store_error)?;
             for entry in events.range(cursor..).map_err(store_error)? {
-                let (offset, value) = entry.map_err(store_error)?;
-                let (topic, body) = value.value();
+                let (offset, written) = entry.map_err(store_error)?;
+                whole(offset.value(), written.value())?;
                 loaded.next = countable(offset.value())? + 1;
                 loaded.pending += 1;
-                loaded.bytes += logical_bytes(topic, body);
+                loaded.bytes += record::logical_bytes_of(written.value());
             }
             let retained = transaction.open_table(RETAINED).map_err(store_error)?;
             for entry in retained.iter().map_err(store_error)? {
@@ -209,6 +245,14 @@ fn database(path: &Path, check: bool) -> Result<Database, SpoolError> {
     }
 }
 
+/// The message at `offset`, as it was written.
+fn whole(offset: u64, written: &[u8]) -> Result<Record, SpoolError> {
+    match record::read(written) {
+        Some((record, _)) if record.offset == offset => Ok(record),
+        _ => Err(store_error(redb::Error::Corrupted(format!("message {offset} is not what was written")))),
+    }
+}
+
 fn countable(offset: u64) -> Result<u64, SpoolError> {
     if offset > OFFSET_MAX {
         let text = format!("message {offset} is beyond all that can be counted");
@@ -235,10 +279,12 @@ fn is_damage(error: &SpoolError) -> bool {
 }
 
 fn free_name(path: &Path) -> PathBuf {
-    let name = |n: u32| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(format!(".corrupt-{n}"));
-        PathBuf::from(name)
-    };
+    let name = |n: u32| with_end(path, &format!(".corrupt-{n}"));
     (1..u32::MAX).map(name).find(|candidate| !candidate.exists()).unwrap_or_else(|| name(u32::MAX))
+}
+
+fn with_end(path: &Path, end: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(end);
+    PathBuf::from(name)
 }
