@@ -11,6 +11,7 @@ mod gpu;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -20,7 +21,7 @@ use serde_json::Value;
 use support::assets::find_assets;
 use support::clips::{CLIP_FRAMES, Clip, clip};
 use support::onnx;
-use support::program::{Ended, Site, Written, ended, program};
+use support::program::{Daemon, Ended, Site, Written, ended, program};
 use watchpost::backend::tensorrt::{self, TensorRt};
 use watchpost::backend::{self, Backend, Batch};
 use watchpost::config::TensorrtConfig;
@@ -372,6 +373,32 @@ fn on_a_gpu_int8_is_calibrated_once() {
     let again = build("own.table");
     assert_eq!(again.code, Some(0), "{again:?}");
     assert_eq!(engine(site.0.path(), &["inspect", "tiny.engine", "--tensorrt", &library]).code, Some(0));
+}
+
+#[test]
+fn on_a_gpu_a_start_that_builds_its_engine_is_ready_meanwhile() {
+    let Some(library) = on_a_gpu() else { return };
+    let site = Site::new();
+    site.write("tiny.onnx", onnx::yolov8_convolution());
+    let manager = UnixDatagram::bind(site.path("notify")).unwrap();
+    manager.set_read_timeout(Some(Duration::from_secs(120))).unwrap();
+    let next = || {
+        let mut buffer = [0; 1024];
+        let length = manager.recv(&mut buffer).expect("nothing is told");
+        String::from_utf8_lossy(&buffer[..length]).into_owned()
+    };
+    let section =
+        format!("manifest = \"tiny.toml\"\nbackend = \"tensorrt\"\n[engine.tensorrt]\nlibrary = {library:?}");
+    let mut run = site.run(&Written { engine: &section, ..Written::default() });
+    let daemon = Daemon::start(run.env("NOTIFY_SOCKET", site.path("notify")));
+    let told: Vec<String> =
+        std::iter::repeat_with(next).take_while(|told| told != "READY=1\nSTATUS=running\n").collect();
+    let first = told.iter().find(|told| told.starts_with("READY=1"));
+    assert!(first.is_some_and(|told| told.contains("STATUS=the engine is being built: ")), "{told:?}");
+    assert!(told.iter().any(|told| told == "WATCHDOG=1\n"), "{told:?}");
+    only_engine(&site.path("state/engines"));
+    daemon.terminate();
+    assert_eq!(daemon.finish().0, Some(0));
 }
 
 #[test]
