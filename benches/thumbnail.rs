@@ -38,7 +38,7 @@ fn snapshots(thumbnail: Thumbnail, runs: u32) -> f64 {
     };
     let metrics = SnapshotMetrics::default();
     let (snapshots, making) =
-        snapshot::start(&config, metrics.clone(), Box::new(|_| {})).unwrap_or_else(|e| panic!("{e}"));
+        snapshot::start(&config, metrics.clone(), None, Box::new(|_| {})).unwrap_or_else(|e| panic!("{e}"));
     let thumbnail = Arc::new(thumbnail);
     for n in 0..runs {
         let (camera, track, label) = (CameraId::new("gate"), format!("gate-{n}"), "person".to_owned());

@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use jpeg_encoder::EncodingError;
 
 use crate::config::SnapshotsConfig;
 use crate::event::rfc3339;
@@ -98,6 +99,9 @@ pub enum Picture<'a> {
 /// Takes what there is to publish, on the thread `snapshot`. May block.
 pub type Publish = Box<dyn FnMut(Picture<'_>) + Send>;
 
+/// Encodes red, green and blue of as many pixels a row and rows, in a quality of 1 to 100; else why not. May block.
+pub type Encode = Box<dyn FnMut(&[u8], (u32, u32), u8) -> Result<Vec<u8>, String> + Send>;
+
 /// Hands snapshots over. The thread ends when it is dropped.
 pub struct Snapshots {
     queue: Sender<Job>,
@@ -142,7 +146,7 @@ impl Making {
     }
 }
 
-/// Makes the folder and starts the thread `snapshot`.
+/// Makes the folder and starts the thread `snapshot`. Pictures are encoded by `encode` while it can, else here.
 ///
 /// # Errors
 ///
@@ -150,6 +154,7 @@ impl Making {
 pub fn start(
     config: &SnapshotsConfig,
     metrics: SnapshotMetrics,
+    encode: Option<Encode>,
     publish: Publish,
 ) -> io::Result<(Snapshots, Making)> {
     folder::make(&config.folder)?;
@@ -161,7 +166,7 @@ pub fn start(
     worker::spawn("snapshot", move || {
         // Bound first, dropped last.
         let _alive = alive;
-        Worker::new(config, counters, publish).run(&waiting, &hurried);
+        Worker::new(config, counters, encode, publish).run(&waiting, &hurried);
     });
     Ok((Snapshots { queue, metrics }, making))
 }
@@ -181,6 +186,7 @@ pub fn file(folder: &Path, camera: &str, name: &str) -> Option<PathBuf> {
 struct Worker {
     config: SnapshotsConfig,
     metrics: SnapshotMetrics,
+    encode: Option<Encode>,
     publish: Publish,
     folder: Folder,
     latest: Latest,
@@ -188,9 +194,9 @@ struct Worker {
 }
 
 impl Worker {
-    fn new(config: SnapshotsConfig, metrics: SnapshotMetrics, publish: Publish) -> Self {
+    fn new(config: SnapshotsConfig, metrics: SnapshotMetrics, encode: Option<Encode>, publish: Publish) -> Self {
         let folder = Folder::scan(&config.folder, config.max_bytes, config.max_age, SystemTime::now());
-        Self { config, metrics, publish, folder, latest: Latest::default(), log: RateLimit::default() }
+        Self { config, metrics, encode, publish, folder, latest: Latest::default(), log: RateLimit::default() }
     }
 
     fn run(mut self, waiting: &Receiver<Job>, hurried: &AtomicBool) {
@@ -260,7 +266,8 @@ impl Worker {
     ) -> Result<(Vec<u8>, Result<(), String>), String> {
         let start = Instant::now();
         let drawn = if self.config.draw_box { rects } else { &[] };
-        let jpeg = picture::jpeg(thumbnail, drawn, self.config.quality)
+        let jpeg = self
+            .jpeg(thumbnail, drawn)
             .map_err(|error| self.lost(format!("the picture {name} cannot be encoded: {error}")))?;
         let kept = match self.folder.keep(camera.as_str(), name, &jpeg, SystemTime::now()) {
             Ok(()) => {
@@ -275,6 +282,20 @@ impl Worker {
         };
         self.metrics.time.record(start.elapsed());
         Ok((jpeg, kept))
+    }
+
+    fn jpeg(&mut self, thumbnail: &Thumbnail, rects: &[Rect]) -> Result<Vec<u8>, EncodingError> {
+        let (rgb, size) = (picture::drawn(thumbnail, rects), thumbnail.size());
+        if let Some(encode) = &mut self.encode {
+            match encode(&rgb, size, self.config.quality) {
+                Ok(jpeg) => return Ok(jpeg),
+                Err(why) => {
+                    tracing::info!("pictures are encoded on the CPU: {why}");
+                    self.encode = None;
+                }
+            }
+        }
+        picture::jpeg(&rgb, size, self.config.quality)
     }
 
     fn lost(&mut self, why: String) -> String {

@@ -8,7 +8,7 @@ mod support;
 
 use std::cell::RefCell;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use watchpost::frame::{Colour, PixelFormat, SystemImage};
 use watchpost::gpu::device::Device;
@@ -18,6 +18,7 @@ use watchpost::gpu::head::{GpuBox, HeadPlan};
 use watchpost::gpu::kernels::Kernels;
 use watchpost::gpu::letterbox::{InputFormat, LaneEntry, mask_bits};
 use watchpost::gpu::memory::{DeviceBuffer, Pinned};
+use watchpost::gpu::nvjpeg::Encoder;
 use watchpost::gpu::stream::{Event, Stream};
 use watchpost::gpu::thumbnail::{Room, Wanted};
 use watchpost::letterbox::Letterbox;
@@ -25,6 +26,8 @@ use watchpost::mask::Span;
 use watchpost::motion::{CELLS, GRID};
 use watchpost::thumbnail::{self, Shrink};
 use watchpost::yolo::Candidates;
+use zune_jpeg::JpegDecoder;
+use zune_jpeg::zune_core::bytestream::ZCursor;
 
 use support::{Case, assert_same, cases, drawn, input, noise, spans, unlabelled, widen};
 
@@ -543,4 +546,33 @@ fn yolov8(gpu: &Gpu, element: Element, rng: &mut fastrand::Rng) -> (HeadPlan, De
     let bytes = support::Numbers::real(element, values).bytes();
     let plan = HeadPlan::new(&head, &[spec], &[element], 0.25).unwrap();
     (plan, gpu.upload(&bytes), found)
+}
+
+/// Needs nvJPEG beside the driver; without it the test says so.
+#[test]
+fn a_picture_that_nvjpeg_has_encoded_is_the_one_that_was_given() {
+    let Some(gpu) = Gpu::open() else { return };
+    let mut encoder = match Encoder::open(&gpu.device) {
+        Ok(encoder) => encoder,
+        Err(GpuError::Unavailable(why)) => return println!("skipped: {why}"),
+        Err(error) => panic!("{error}"),
+    };
+    // Sizes that go up and down, whole blocks and others; the last many times, to be timed.
+    for (width, height) in [(64, 48), (640, 360), (641, 363), (3, 1), (640, 360)] {
+        let slope = |at: usize| {
+            let (x, y) = (at % width as usize, at / width as usize);
+            [(x * 255 / width as usize) as u8, (y * 255 / height as usize) as u8, 128]
+        };
+        let rgb: Vec<u8> = (0..(width * height) as usize).flat_map(slope).collect();
+        let started = Instant::now();
+        let jpegs: Vec<Vec<u8>> = (0..20).map(|_| encoder.encode(&rgb, width, height, 85).unwrap()).collect();
+        println!("nvJPEG, {width}x{height}: {:.2} ms", started.elapsed().as_secs_f64() * 1e3 / 20.0);
+        assert!(jpegs.iter().all(|jpeg| *jpeg == jpegs[0]));
+        let mut decoder = JpegDecoder::new(ZCursor::new(&jpegs[0][..]));
+        let pixels = decoder.decode().unwrap();
+        assert_eq!(decoder.dimensions(), Some((width as usize, height as usize)));
+        let off: u64 = pixels.iter().zip(&rgb).map(|(a, b)| u64::from(a.abs_diff(*b))).sum();
+        assert!(off < 4 * rgb.len() as u64, "{width}x{height}: {:.1} grey levels", off as f64 / rgb.len() as f64);
+    }
+    assert!(matches!(encoder.encode(&[0; 9], 2, 2, 85), Err(GpuError::Config(_))));
 }

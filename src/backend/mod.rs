@@ -275,6 +275,14 @@ impl Settings {
         }
     }
 
+    /// The GPU that it works on through CUDA, if it does.
+    pub fn device(&self) -> Option<&Device> {
+        match self {
+            Self::OpenVino(_) => None,
+            Self::TensorRt(settings) => Some(settings.device()),
+        }
+    }
+
     /// Where cameras should decode into, if the backend reads device memory.
     pub fn gpu_share(&self) -> Option<GpuShare> {
         match self {

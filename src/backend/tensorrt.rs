@@ -103,6 +103,11 @@ impl Settings {
         })
     }
 
+    /// The device that the engine runs on.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
     /// What decoders need to know.
     pub fn share(&self) -> GpuShare {
         // A live camera has one frame in a batch. A lossless file that fills batches alone waits for its decoder.

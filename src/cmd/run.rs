@@ -73,7 +73,7 @@ pub fn run(path: &Path, console: &Console) -> Result<(), Failure> {
     publisher.reset_counts();
     publisher.greet();
     let (made, pictures) = bounded(pictures::WAITING_MAX);
-    let (snapshots, making) = snapshots::start(&config, &around, &publisher, made.clone())?.unzip();
+    let (snapshots, making) = snapshots::start(&config, &settings, &around, &publisher, made.clone())?.unzip();
     let sink = publisher.clone();
     let sink = Box::new(move |camera: &CameraId, output: Output<'_>| match output {
         Output::Snapshot(snapshot) => snapshots.iter().for_each(|snapshots| snapshots.give(snapshot.clone())),

@@ -2,12 +2,14 @@
 
 use crossbeam::channel::Sender;
 
+use crate::backend::Settings;
 use crate::cli::{Code, Failure};
 use crate::config::Config;
 use crate::daemon::Surroundings;
 use crate::frame::CameraId;
+use crate::gpu::nvjpeg::Encoder;
 use crate::publish::Publisher;
-use crate::snapshot::{self, Making, Picture, Publish, Snapshots};
+use crate::snapshot::{self, Encode, Making, Picture, Publish, Snapshots};
 
 /// What came of a picture that somebody asked for: of which camera, and what was done or why not, one sentence.
 pub type Answer = (CameraId, Result<String, String>);
@@ -20,6 +22,7 @@ pub type Answer = (CameraId, Result<String, String>);
 /// Where their folder cannot be made.
 pub fn start(
     config: &Config,
+    settings: &Settings,
     around: &Surroundings,
     publisher: &Publisher,
     answers: Sender<Answer>,
@@ -39,12 +42,26 @@ pub fn start(
             let _ = answers.try_send((camera.clone(), made));
         }
     });
-    let started = snapshot::start(kept, around.metrics.snapshots.clone(), publish).map_err(|error| {
-        let text = format!(
-            "snapshots.folder {}: {error}: set it to a folder that this user may write to",
-            kept.folder.display()
-        );
-        Failure::new(Code::Spool, text)
-    })?;
+    let started =
+        snapshot::start(kept, around.metrics.snapshots.clone(), encoder(settings), publish).map_err(|error| {
+            let text = format!(
+                "snapshots.folder {}: {error}: set it to a folder that this user may write to",
+                kept.folder.display()
+            );
+            Failure::new(Code::Spool, text)
+        })?;
     Ok(Some(started))
+}
+
+/// nvJPEG on the GPU that runs the model, opened for the first picture.
+fn encoder(settings: &Settings) -> Option<Encode> {
+    let device = settings.device()?.clone();
+    let mut opened = None;
+    Some(Box::new(move |rgb, (width, height), quality| {
+        let encoder: &mut Encoder = match &mut opened {
+            Some(encoder) => encoder,
+            none => none.insert(Encoder::open(&device).map_err(|error| error.to_string())?),
+        };
+        encoder.encode(rgb, width, height, quality).map_err(|error| error.to_string())
+    }))
 }

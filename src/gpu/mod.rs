@@ -4,7 +4,7 @@
 //!
 //! [`device`] opens a GPU, [`memory`] and [`stream`] are what work is made of, [`kernels`] compiles our own for it:
 //! [`letterbox`] writes the input, [`head`] reads the outputs, [`motion`] looks for change,
-//! [`thumbnail`] makes frames small. [`trt`] is TensorRT, and
+//! [`thumbnail`] makes frames small, [`nvjpeg`] encodes them. [`trt`] is TensorRT, and
 //! [`lanes`] a batch's way through all of them.
 
 #![allow(unsafe_code, reason = "the libraries are C; safe callers get bounds-checked buffers and owned handles")]
@@ -22,10 +22,12 @@ pub mod machine;
 pub mod mask;
 pub mod memory;
 pub mod motion;
+pub mod nvjpeg;
 mod nvrtc;
 pub mod stream;
 pub mod surface;
 pub mod thumbnail;
+mod toolkit;
 pub mod trt;
 
 #[cfg(test)]

@@ -1,25 +1,18 @@
 //! NVRTC, NVIDIA's run-time compiler, opened at run time: whichever of CUDA 11, 12 and 13 is installed.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
-use std::fs;
 use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
 
 use libloading::Library;
 
 use super::error::GpuError;
+use super::toolkit::{self, Versioned};
 
 /// Names a library, or a folder with one, to be used and no other.
 const VARIABLE: &str = "WATCHPOST_NVRTC";
 /// Major versions that are looked for, and their libraries' names.
-const LIBRARIES: &[(u32, &str)] = &[(13, "libnvrtc.so.13"), (12, "libnvrtc.so.12"), (11, "libnvrtc.so.11.2")];
-/// Where toolkits keep it. Parts of a path that end in `*` stand for all that begin so, the last first.
-const FOLDERS: &[&str] = &[
-    "/usr/local/cuda/lib64",
-    "/usr/local/cuda/targets/*/lib",
-    "/usr/local/cuda-*/lib64",
-    "/usr/local/cuda-*/targets/*/lib",
-];
+const LIBRARIES: &[Versioned] = &[(13, "libnvrtc.so.13"), (12, "libnvrtc.so.12"), (11, "libnvrtc.so.11.2")];
 /// Most characters of a compiler's messages that go into an error.
 const LOG_CHARS_MAX: usize = 2000;
 
@@ -299,56 +292,21 @@ fn candidates(driver: u32) -> Vec<PathBuf> {
         let named = PathBuf::from(named);
         return if named.is_dir() { within(&named, driver) } else { vec![named] };
     }
-    let folders: Vec<PathBuf> = FOLDERS.iter().flat_map(|pattern| expand(pattern)).collect();
-    let mut found = Vec::new();
-    for (_, name) in by_preference(driver) {
-        found.push(PathBuf::from(name));
-        found.extend(folders.iter().map(|folder| folder.join(name)).filter(|path| path.exists()));
-    }
+    let mut found = toolkit::candidates(LIBRARIES, driver);
     found.push("libnvrtc.so".into());
     found
 }
 
-/// The driver's own version first, then older ones, then newer ones.
-fn by_preference(driver: u32) -> Vec<(u32, &'static str)> {
-    let (mut first, newer): (Vec<_>, Vec<_>) = LIBRARIES.iter().copied().partition(|(major, _)| *major <= driver);
-    first.extend(newer.into_iter().rev());
-    first
-}
-
 fn within(folder: &Path, driver: u32) -> Vec<PathBuf> {
-    let known = by_preference(driver).into_iter().map(|(_, name)| folder.join(name));
+    let known = toolkit::by_preference(LIBRARIES, driver).into_iter().map(|(_, name)| folder.join(name));
     known.chain([folder.join("libnvrtc.so")]).filter(|path| path.exists()).collect()
-}
-
-/// The existing folders that a pattern of [`FOLDERS`] stands for.
-fn expand(pattern: &str) -> Vec<PathBuf> {
-    let mut found = vec![PathBuf::from("/")];
-    for part in pattern.split('/').filter(|part| !part.is_empty()) {
-        found = match part.strip_suffix('*') {
-            None => found.into_iter().map(|folder| folder.join(part)).collect(),
-            Some(start) => found.iter().flat_map(|folder| beginning(folder, start)).collect(),
-        };
-    }
-    found.retain(|folder| folder.is_dir());
-    found
-}
-
-fn beginning(folder: &Path, start: &str) -> Vec<PathBuf> {
-    // A folder that is not there has nothing in it.
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    let mut found: Vec<PathBuf> =
-        entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(start)).map(|e| e.path()).collect();
-    found.sort();
-    found.reverse();
-    found
 }
 
 /// NVRTC opens a second library by its bare name, which the loader does not find beside it in a folder it does not
 /// know: opened before, it is found by that name.
 fn builtins(path: &Path) -> Vec<Library> {
     let Some(folder) = path.parent().filter(|folder| folder.is_absolute()) else { return Vec::new() };
-    beginning(folder, "libnvrtc-builtins.so.")
+    toolkit::beginning(folder, "libnvrtc-builtins.so.")
         .into_iter()
         // SAFETY: a library of data and code without initialisers that depend on us.
         .filter_map(|file| unsafe { Library::new(file) }.ok())
@@ -361,7 +319,9 @@ mod tests {
 
     #[test]
     fn the_drivers_own_version_comes_first_and_newer_ones_last() {
-        let majors = |driver| by_preference(driver).into_iter().map(|(major, _)| major).collect::<Vec<u32>>();
+        let majors = |driver| {
+            toolkit::by_preference(LIBRARIES, driver).into_iter().map(|(major, _)| major).collect::<Vec<u32>>()
+        };
         assert_eq!(majors(13), [13, 12, 11]);
         assert_eq!(majors(12), [12, 11, 13]);
         assert_eq!(majors(11), [11, 12, 13]);
@@ -381,7 +341,7 @@ mod tests {
     fn a_file_that_is_no_nvrtc_is_refused_in_words() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("libnvrtc.so.13");
-        fs::write(&path, b"not a library").unwrap();
+        std::fs::write(&path, b"not a library").unwrap();
         assert!(Nvrtc::open_path(&path).is_err_and(|error| !error.is_empty()));
     }
 }

@@ -40,14 +40,28 @@ impl Stream {
     ///
     /// [`GpuError::Memory`] or [`GpuError::Failed`], as the driver says.
     pub fn new(device: &Device) -> Result<Self, GpuError> {
+        Self::with_priority(device, |(_, highest)| highest)
+    }
+
+    /// A new stream, of the lowest priority: its work fills the gaps of all other work.
+    ///
+    /// # Errors
+    ///
+    /// As [`Stream::new`].
+    pub fn in_background(device: &Device) -> Result<Self, GpuError> {
+        Self::with_priority(device, |(lowest, _)| lowest)
+    }
+
+    fn with_priority(device: &Device, choose: impl FnOnce((i32, i32)) -> i32) -> Result<Self, GpuError> {
         device.bind()?;
         let (mut lowest, mut highest, mut raw) = (0, 0, std::ptr::null_mut());
         // SAFETY: the context is current, both numbers live over the call.
         let code = unsafe { sys::cuCtxGetStreamPriorityRange(&mut lowest, &mut highest) };
         check(code, "asking for its priorities")?;
         let flags = CUstream_flags::CU_STREAM_NON_BLOCKING as u32;
+        let priority = choose((lowest, highest));
         // SAFETY: the context is current, `raw` lives over the call; destroyed by `Queue::drop`.
-        let code = unsafe { sys::cuStreamCreateWithPriority(&mut raw, flags, highest) };
+        let code = unsafe { sys::cuStreamCreateWithPriority(&mut raw, flags, priority) };
         check(code, "making a stream")?;
         Ok(Self { queue: Arc::new(Queue { device: device.clone(), raw }) })
     }

@@ -10,17 +10,21 @@ const COLOUR: [u8; 3] = [0, 255, 0];
 /// Width of a box's lines in pixels: those of chroma are two wide.
 const LINE: usize = 2;
 
-/// Encodes `thumbnail` in `quality` (1..=100), with the outlines of `rects` (0..1 of the picture).
-pub(super) fn jpeg(thumbnail: &Thumbnail, rects: &[Rect], quality: u8) -> Result<Vec<u8>, EncodingError> {
+/// Red, green and blue of its pixels, with the outlines of `rects` (0..1 of the picture).
+pub(super) fn drawn(thumbnail: &Thumbnail, rects: &[Rect]) -> Vec<u8> {
     let (width, height) = thumbnail.size();
     let mut rgb = rgb(thumbnail);
     for rect in rects {
         draw(&mut rgb, (width as usize, height as usize), *rect);
     }
+    rgb
+}
+
+/// Encodes them in `quality` (1..=100).
+pub(super) fn jpeg(rgb: &[u8], (width, height): (u32, u32), quality: u8) -> Result<Vec<u8>, EncodingError> {
     let mut jpeg = Vec::with_capacity(rgb.len() / 8);
     // Thumbnails have 640 pixels a side at most.
-    let (width, height) = (width as u16, height as u16);
-    Encoder::new(&mut jpeg, quality).encode(&rgb, width, height, ColorType::Rgb)?;
+    Encoder::new(&mut jpeg, quality).encode(rgb, width as u16, height as u16, ColorType::Rgb)?;
     Ok(jpeg)
 }
 

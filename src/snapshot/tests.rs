@@ -54,7 +54,8 @@ fn a_picture_decodes_again_and_has_the_box_at_its_place() {
     let made = snapshot("gate-1-0");
     for draw in [false, true] {
         let rects = [made.rect];
-        let jpeg = picture::jpeg(&made.thumbnail, if draw { &rects } else { &[][..] }, 85).unwrap();
+        let rgb = picture::drawn(&made.thumbnail, if draw { &rects } else { &[][..] });
+        let jpeg = picture::jpeg(&rgb, (640, 360), 85).unwrap();
         let (width, height, pixels) = decode(&jpeg);
         assert_eq!((width, height), (640, 360));
         let at = |x: usize, y: usize| &pixels[3 * (y * width + x)..][..3];
@@ -76,8 +77,37 @@ fn a_picture_decodes_again_and_has_the_box_at_its_place() {
 fn boxes_beyond_the_picture_are_cut_off() {
     let made = snapshot("gate-1-0");
     for rect in [[-0.5, -0.5, 1.5, 1.5], [0.5, 0.5, 0.5, 0.5], [0.9, 0.9, 0.1, 0.1], [0.999, 0.999, 1.0, 1.0]] {
-        assert!(picture::jpeg(&made.thumbnail, &[rect], 1).is_ok());
+        assert!(picture::jpeg(&picture::drawn(&made.thumbnail, &[rect]), (640, 360), 1).is_ok());
     }
+}
+
+#[test]
+fn an_encoder_that_fails_is_asked_no_more_and_no_picture_is_lost() {
+    let root = tempfile::tempdir().unwrap();
+    let (metrics, asked) = (SnapshotMetrics::default(), Arc::new(Mutex::new(Vec::new())));
+    let sizes = Arc::clone(&asked);
+    let encode: Encode = Box::new(move |rgb, size, quality| {
+        let mut asked = sizes.lock().unwrap();
+        asked.push((rgb.len(), size, quality));
+        if asked.len() == 1 { Ok(b"theirs".to_vec()) } else { Err("it is gone".to_owned()) }
+    });
+    let (heard, pictures) = bounded(8);
+    let publish: Publish = Box::new(move |picture| {
+        if let Picture::OfTrack(_, jpeg) = picture {
+            heard.send(jpeg.to_vec()).unwrap();
+        }
+    });
+    let (snapshots, making) = start(&config(root.path(), false), metrics.clone(), Some(encode), publish).unwrap();
+    for track in ["gate-1-0", "gate-1-1", "gate-1-2"] {
+        snapshots.give(snapshot(track));
+    }
+    drop(snapshots);
+    making.finish(LIMIT);
+    let pictures: Vec<Vec<u8>> = pictures.try_iter().collect();
+    assert_eq!(pictures[0], b"theirs");
+    assert!(pictures[1..].iter().all(|jpeg| decode(jpeg).0 == 640) && pictures.len() == 3);
+    assert_eq!(*asked.lock().unwrap(), [(3 * 640 * 360, (640, 360), 85); 2]);
+    assert_eq!((metrics.written.get(), metrics.dropped.get()), (3, 0));
 }
 
 #[test]
@@ -94,7 +124,7 @@ fn what_is_given_is_written_published_and_counted() {
             Picture::Answer(..) => panic!("nobody asked"),
         });
     });
-    let (snapshots, making) = start(&config(&folder, false), metrics.clone(), publish).unwrap();
+    let (snapshots, making) = start(&config(&folder, false), metrics.clone(), None, publish).unwrap();
     for n in 0..3 {
         snapshots.give(snapshot(&format!("gate-1-{n}")));
     }
@@ -125,7 +155,7 @@ fn a_folder_that_takes_nothing_costs_pictures_and_nothing_else() {
     let metrics = SnapshotMetrics::default();
     // A file where the camera's folder should be.
     std::fs::write(root.path().join("gate"), b"in the way").unwrap();
-    let (snapshots, making) = start(&config(root.path(), true), metrics.clone(), Box::new(|_| {})).unwrap();
+    let (snapshots, making) = start(&config(root.path(), true), metrics.clone(), None, Box::new(|_| {})).unwrap();
     snapshots.give(snapshot("gate-1-0"));
     drop(snapshots);
     making.finish(LIMIT);
@@ -144,7 +174,7 @@ fn who_asks_is_told_what_became_of_the_picture() {
             Picture::OfTrack(..) => panic!("no track was seen"),
         });
         let config = SnapshotsConfig { publish, ..config(folder, true) };
-        let (snapshots, making) = start(&config, SnapshotMetrics::default(), heard).unwrap();
+        let (snapshots, making) = start(&config, SnapshotMetrics::default(), None, heard).unwrap();
         let Snapshot { camera, thumbnail, .. } = snapshot("none");
         let captured = SystemTime::UNIX_EPOCH + Duration::from_millis(1_234_567);
         let rects = vec![[0.25, 0.25, 0.5, 0.75], [0.6, 0.1, 0.9, 0.4]];
@@ -183,7 +213,7 @@ fn held_up(root: &Path, metrics: &SnapshotMetrics) -> (Snapshots, Making, Sender
     let publish: Publish = Box::new(move |_| {
         let _ = wait.recv();
     });
-    let (snapshots, making) = start(&config(root, false), metrics.clone(), publish).unwrap();
+    let (snapshots, making) = start(&config(root, false), metrics.clone(), None, publish).unwrap();
     (snapshots, making, go)
 }
 
