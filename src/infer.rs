@@ -242,8 +242,8 @@ struct Run<'a> {
     inference: &'a Inference,
     backend: Box<dyn Backend>,
     model: Arc<Model>,
-    /// The cameras of each batch in flight, the oldest first.
-    in_flight: VecDeque<Vec<CameraId>>,
+    /// The cameras of each batch in flight, and since when it is, the oldest first.
+    in_flight: VecDeque<(Vec<CameraId>, Instant)>,
     /// Frames are with the backend for the motion gate.
     looking: bool,
     /// An empty batch to collect into.
@@ -260,7 +260,9 @@ impl<'a> Run<'a> {
     fn serve(&mut self, slots: &mut Slots) -> Result<End, BackendError> {
         let mut swap = false;
         loop {
-            self.inference.heart.beat(Instant::now());
+            // A batch that never ends is no progress, however often it is asked for.
+            let now = Instant::now();
+            self.inference.heart.beat(self.in_flight.front().map_or(now, |(_, since)| *since));
             if !self.collect(slots)? {
                 return Ok(End::Finished);
             }
@@ -358,7 +360,7 @@ impl<'a> Run<'a> {
         let (filled, lanes) = (frames.len() as u64, self.backend.spec().lanes as u64);
         match self.backend.submit(frames) {
             Ok(()) => {
-                self.in_flight.push_back(cameras);
+                self.in_flight.push_back((cameras, Instant::now()));
                 self.inference.metrics.lanes_filled.inc_by(filled);
                 self.inference.metrics.lanes_total.inc_by(lanes);
                 self.inference.metrics.batches.inc();
@@ -400,7 +402,7 @@ impl<'a> Run<'a> {
                 }
                 Err(error) => {
                     *self.spare = Some(batch);
-                    if let Some(cameras) = self.in_flight.pop_front() {
+                    if let Some((cameras, _)) = self.in_flight.pop_front() {
                         count_dropped(slots, &cameras);
                     }
                     self.tolerate(error)?;
@@ -432,7 +434,7 @@ impl<'a> Run<'a> {
 
     fn forget_in_flight(&mut self, slots: &mut Slots) {
         slots.inlets.iter_mut().for_each(Inlet::lose);
-        for cameras in self.in_flight.drain(..) {
+        for (cameras, _) in self.in_flight.drain(..) {
             count_dropped(slots, &cameras);
         }
     }

@@ -9,7 +9,7 @@ mod engine;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::Sender;
@@ -25,6 +25,7 @@ use crate::gpu::lanes::{LaneInput, Lanes, Plan};
 use crate::gpu::letterbox::LaneEntry;
 use crate::gpu::mask::MaskCache;
 use crate::gpu::motion::Looks;
+use crate::gpu::stream::Stream;
 use crate::gpu::trt::Library;
 use crate::letterbox::{Fit, Letterbox};
 use crate::mask::RegionMask;
@@ -48,6 +49,8 @@ pub struct Settings {
     state_dir: Option<PathBuf>,
     /// An engine is being built beside the one that serves. Clones share.
     is_building: Arc<AtomicBool>,
+    /// An engine was opened once. Clones share.
+    has_served: Arc<AtomicBool>,
     device: Device,
     library: Library,
 }
@@ -80,6 +83,7 @@ impl Settings {
             tensorrt: engine.tensorrt.clone(),
             state_dir: state_dir.map(Path::to_path_buf),
             is_building: Arc::default(),
+            has_served: Arc::default(),
             device,
             library: library(&engine.tensorrt)?,
         })
@@ -98,6 +102,7 @@ impl Settings {
             tensorrt: tensorrt.clone(),
             state_dir: None,
             is_building: Arc::default(),
+            has_served: Arc::default(),
             device: Device::open(tensorrt.device)?,
             library: library(tensorrt)?,
         })
@@ -170,11 +175,13 @@ impl TensorRt {
     /// [`BackendError::Unavailable`] where the engine cannot be had, [`BackendError::Config`] where manifest and
     /// engine contradict each other.
     pub fn open(settings: &Settings, wake: Sender<()>, progress: &Progress) -> Result<Self, BackendError> {
-        settings.device.bind()?;
+        // After a fault that it does not survive every call fails: that is no fault of the engine's.
+        Stream::new(&settings.device)?.synchronize()?;
         let loaded = engine::open(settings, progress)?;
         let plan = Arc::new(loaded.plan);
         let seats = (0..settings.tensorrt.contexts).map(|_| Seat::new(&plan, &loaded.engine));
         let seats: Vec<Seat> = seats.collect::<Result<_, _>>()?;
+        settings.has_served.store(true, Ordering::Relaxed);
         Ok(Self {
             spec: ModelSpec {
                 name: settings.manifest.name.clone(),

@@ -184,6 +184,11 @@ fn a_camera_that_was_online_between_two_looks_is_lost_all_the_same() {
     assert_eq!(kinds(&world.tick()), [NoticeKind::CameraLost]);
     world.report("gate", CameraStatus::Online, "frames arrive");
     assert_eq!(kinds(&world.tick()), [NoticeKind::CameraBack]);
+    // Away and back within a second.
+    world.report("gate", CameraStatus::Offline, "no route");
+    world.report("gate", CameraStatus::Online, "frames arrive");
+    assert_eq!(kinds(&world.tick()), [NoticeKind::CameraLost, NoticeKind::CameraBack]);
+    assert_eq!(kinds(&world.tick()), []);
     // A second camera, whose whole connection lies between two looks.
     world.add("yard");
     world.report("yard", CameraStatus::Offline, "the camera ended the stream");

@@ -15,6 +15,8 @@ struct Scripted {
     waiting: VecDeque<Vec<Frame>>,
     looked_at: Vec<Frame>,
     script: Arc<std::sync::Mutex<VecDeque<Option<BackendError>>>>,
+    /// No batch ends.
+    hangs: Arc<AtomicBool>,
     wake: Sender<()>,
 }
 
@@ -31,6 +33,9 @@ impl Backend for Scripted {
     }
 
     fn try_collect(&mut self, out: &mut Batch) -> Result<bool, BackendError> {
+        if self.hangs.load(Ordering::Relaxed) {
+            return Ok(false);
+        }
         let Some(frames) = self.waiting.pop_front() else { return Ok(false) };
         if let Some(Some(error)) = self.script.lock().expect("not poisoned").pop_front() {
             return Err(error);
@@ -70,6 +75,8 @@ struct Bench {
     free: Sender<Batch>,
     news: Receiver<News>,
     stopping: Arc<AtomicBool>,
+    hangs: Arc<AtomicBool>,
+    heart: Heartbeat,
     thread: std::thread::JoinHandle<Result<(), BackendError>>,
 }
 
@@ -83,6 +90,8 @@ fn start(lanes: usize, script: Vec<Option<BackendError>>) -> Bench {
     let waker = Waker::new(wake.0.clone(), Arc::clone(&arrivals));
     let (writer, reader) = slot(CameraId::new("gate"), counters.clone(), 4, 5, waker);
     roster.0.send(reader).expect("room");
+    let (hangs, heart) = (Arc::new(AtomicBool::new(false)), Heartbeat::new(Instant::now()));
+    let hanging = Arc::clone(&hangs);
     let open: Open = Box::new(move |wake| {
         let (name, digest, runtime) = ("scripted".to_owned(), String::new(), String::new());
         let spec = ModelSpec { name, lanes, input: (8, 8), in_flight: 1, digest, runtime };
@@ -91,6 +100,7 @@ fn start(lanes: usize, script: Vec<Option<BackendError>>) -> Bench {
             waiting: VecDeque::new(),
             looked_at: Vec::new(),
             script: Arc::clone(&script),
+            hangs: Arc::clone(&hanging),
             wake,
         }))
     });
@@ -106,11 +116,11 @@ fn start(lanes: usize, script: Vec<Option<BackendError>>) -> Bench {
         deadline: Duration::from_millis(5),
         stopping: Arc::clone(&stopping),
         metrics: Arc::new(Metrics::default()),
-        heart: Heartbeat::new(Instant::now()),
+        heart: heart.clone(),
         news: news.0,
     };
     let thread = worker::spawn("infer-test", move || inference.run());
-    Bench { writer, counters, batches: out.1, free: free.0, news: news.1, stopping, thread }
+    Bench { writer, counters, batches: out.1, free: free.0, news: news.1, stopping, hangs, heart, thread }
 }
 
 fn frame(seq: u64) -> Frame {
@@ -173,6 +183,21 @@ fn a_failed_backend_is_opened_anew_once_and_then_ends_the_loop() {
     assert!(bench.writer.put_lossless(frame(2)));
     assert!(bench.thread.join().is_ok_and(|end| matches!(end, Err(BackendError::Reopen(_)))));
     assert_eq!((bench.counters.inferred.get(), bench.counters.dropped.get()), (1, 2));
+}
+
+#[test]
+fn a_batch_that_never_ends_is_no_progress_however_often_it_is_asked_for() {
+    let bench = start(1, Vec::new());
+    bench.hangs.store(true, Ordering::Relaxed);
+    assert!(bench.writer.put_lossless(frame(0)));
+    // Several turns of the loop.
+    assert!(bench.batches.recv_timeout(4 * TICK).is_err());
+    assert!(bench.heart.age(Instant::now()) > 3 * TICK);
+    bench.hangs.store(false, Ordering::Relaxed);
+    let _ = bench.free.try_send(bench.batches.recv().expect("a batch"));
+    drop(bench.writer);
+    assert!(bench.thread.join().is_ok_and(|end| end.is_ok()));
+    assert!(bench.heart.age(Instant::now()) < 3 * TICK);
 }
 
 /// A frame on the device, as bright as it is said.

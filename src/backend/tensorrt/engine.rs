@@ -17,7 +17,7 @@ use crate::gpu::lanes::Plan;
 use crate::gpu::letterbox::InputFormat;
 use crate::gpu::machine;
 use crate::gpu::surface::SurfaceMap;
-use crate::gpu::trt::{Element, Engine, IoTensor};
+use crate::gpu::trt::{Element, Engine, IoTensor, TrtError};
 use crate::worker;
 use crate::yolo::TensorSpec;
 use crate::yolo::head::Head;
@@ -136,7 +136,7 @@ pub fn check(settings: &Settings) -> Result<(), BackendError> {
         // Nothing is written by a look.
         State::Good(stamp) => {
             let bare = Settings { state_dir: None, ..settings.clone() };
-            load(&bare, &candidate.path, stamp).map(drop)
+            load(&bare, &candidate.path, stamp)?.map(drop).map_err(|Unfit(text)| BackendError::Unavailable(text))
         }
         State::Old(_, text) | State::Unusable(text) => {
             settings.library.find_parser().map_err(|error| BackendError::Unavailable(error.to_string()))?;
@@ -158,27 +158,32 @@ pub fn open(settings: &Settings, progress: &Progress) -> Result<Loaded, BackendE
     let candidate = Candidate::find(settings)?;
     let path = candidate.path;
     let unfit = match candidate.state {
-        State::Good(stamp) => match load(settings, &path, &stamp) {
-            // Cut off, or refused by TensorRT all the same: as good as none.
-            Err(BackendError::Unavailable(text)) => text,
-            end => return end,
+        State::Good(stamp) => match load(settings, &path, &stamp)? {
+            Ok(loaded) => return Ok(loaded),
+            Err(Unfit(text)) => text,
         },
-        State::Old(stamp, text) if settings.tensorrt.build => match load(settings, &path, &stamp) {
+        State::Old(stamp, text) if settings.tensorrt.build => match load(settings, &path, &stamp)? {
             Ok(loaded) => {
                 tracing::warn!("{text}; the old one serves until a new one is built");
                 build_beside(settings, path, progress);
                 return Ok(loaded);
             }
-            Err(error) => error.to_string(),
+            Err(Unfit(text)) => text,
         },
         State::Old(_, text) | State::Unusable(text) => text,
     };
     if !settings.tensorrt.build {
         return Err(BackendError::Unavailable(format!("{unfit}, or set engine.tensorrt.build = true")));
     }
+    // An engine served in this process: nothing that takes minutes is done while it could go on, or start anew.
+    if settings.has_served.load(Ordering::Relaxed) {
+        return Err(BackendError::Unavailable(unfit));
+    }
+    // What the engine needs beside itself is looked for before minutes are spent on it.
+    Kernels::load(&settings.device, kernel_cache(settings).as_deref())?;
     tracing::warn!("{unfit}; it is being built now");
     let stamp = build_wanted(settings, &path, progress, false)?;
-    load(settings, &path, &stamp)
+    load(settings, &path, &stamp)?.map_err(|Unfit(text)| BackendError::Unavailable(text))
 }
 
 /// Builds what is wanted. An engine that does not fit even then would be built again and again.
@@ -214,18 +219,33 @@ fn build_beside(settings: &Settings, path: PathBuf, progress: &Progress) {
     });
 }
 
-/// Loads an engine whose file has the digest of its stamp.
-fn load(settings: &Settings, path: &Path, stamp: &Stamp) -> Result<Loaded, BackendError> {
-    let bytes = built::load(path, stamp).map_err(|e| BackendError::Unavailable(e.to_string()))?;
+/// Why an engine file is as good as none: cut off, say, or refused by TensorRT whatever its stamp says. Another may do.
+struct Unfit(String);
+
+/// Loads an engine whose file has the digest of its stamp. What is not the file's fault is an error: a new one would fare no
+/// better.
+fn load(settings: &Settings, path: &Path, stamp: &Stamp) -> Result<Result<Loaded, Unfit>, BackendError> {
+    let bytes = match built::load(path, stamp) {
+        Ok(bytes) => bytes,
+        Err(error) => return Ok(Err(Unfit(error.to_string()))),
+    };
     for plugin in &settings.manifest.tensorrt.plugins {
         settings.library.load_plugins(plugin).map_err(GpuError::from)?;
     }
-    let engine = Engine::load(&settings.library, &bytes, stamp.options.dla_core)
-        .map_err(|error| BackendError::Unavailable(format!("engine {}: {error}", path.display())))?;
+    let engine = match Engine::load(&settings.library, &bytes, stamp.options.dla_core) {
+        Ok(engine) => engine,
+        Err(TrtError::Engine(text)) => return Ok(Err(Unfit(format!("engine {}: {text}", path.display())))),
+        Err(error) => return Err(GpuError::from(error).into()),
+    };
     let plan = plan(settings, &engine)?;
     let (contexts, precision) = (settings.tensorrt.contexts, stamp.options.precision);
     let runtime = format!("{}, {}, {precision}, {contexts} contexts", stamp.tensorrt, settings.device.name());
-    Ok(Loaded { engine, plan, digest: short(&stamp.sha256).to_owned(), runtime })
+    Ok(Ok(Loaded { engine, plan, digest: short(&stamp.sha256).to_owned(), runtime }))
+}
+
+/// Where compiled kernels are kept.
+fn kernel_cache(settings: &Settings) -> Option<PathBuf> {
+    settings.state_dir.as_ref().map(|folder| folder.join("kernels"))
 }
 
 /// What an engine's tensors mean.
@@ -332,7 +352,7 @@ fn plan(settings: &Settings, engine: &Engine) -> Result<Plan, BackendError> {
     };
     let specs: Vec<TensorSpec> = tensors.outputs.iter().map(spec).collect();
     let kinds: Vec<Element> = tensors.outputs.iter().map(|t| t.element).collect();
-    let cache = settings.state_dir.as_ref().map(|folder| folder.join("kernels"));
+    let cache = kernel_cache(settings);
     let pixels = input.0 as usize * input.1 as usize;
     let whole = vec![lanes, 3, input.1 as usize, input.0 as usize];
     let open = engine.tensors().into_iter().filter(|tensor| tensor.input && tensor.shape.contains(&None));
