@@ -246,6 +246,8 @@ struct Run<'a> {
     in_flight: VecDeque<(Vec<CameraId>, Instant)>,
     /// Frames are with the backend for the motion gate.
     looking: bool,
+    /// A batch has come out whole.
+    proven: bool,
     /// An empty batch to collect into.
     spare: &'a mut Option<Batch>,
     logged: Option<Instant>,
@@ -254,7 +256,16 @@ struct Run<'a> {
 impl<'a> Run<'a> {
     fn new(inference: &'a Inference, backend: Box<dyn Backend>, spare: &'a mut Option<Batch>) -> Self {
         let model = Arc::new(backend.spec().model());
-        Self { inference, backend, model, in_flight: VecDeque::new(), looking: false, spare, logged: None }
+        Self {
+            inference,
+            backend,
+            model,
+            in_flight: VecDeque::new(),
+            looking: false,
+            proven: false,
+            spare,
+            logged: None,
+        }
     }
 
     fn serve(&mut self, slots: &mut Slots) -> Result<End, BackendError> {
@@ -386,6 +397,7 @@ impl<'a> Run<'a> {
             match self.backend.try_collect(&mut batch) {
                 Ok(true) => {
                     self.in_flight.pop_front();
+                    self.proven = true;
                     batch.model = Arc::clone(&self.model);
                     for lane in &batch.lanes {
                         if let Some(counters) = slots.counters(&lane.frame.camera) {
@@ -412,9 +424,16 @@ impl<'a> Run<'a> {
         Ok(true)
     }
 
-    /// A lost batch is logged and lived with; everything else ends this backend.
+    /// A lost batch is logged and lived with; everything else ends this backend. So is a batch whose contents contradict the
+    /// manifest, such as a class that has no label, once others have not: a service that has run for months does not end for
+    /// good by one frame.
     fn tolerate(&mut self, error: BackendError) -> Result<(), BackendError> {
-        if !matches!(error, BackendError::DropBatch(_)) {
+        let lost = match error {
+            BackendError::DropBatch(_) => true,
+            BackendError::Config(_) => self.proven,
+            _ => false,
+        };
+        if !lost {
             return Err(error);
         }
         self.complain(&error);

@@ -37,7 +37,7 @@ fn main() -> ExitCode {
 /// own hold; where the program cannot be started again it goes on as it is, only larger.
 fn tune_libraries() {
     let unset = |(name, _): &(&str, &str)| std::env::var_os(name).is_none();
-    if !unset(&SETTINGS[0]) {
+    if !SETTINGS.iter().any(unset) {
         return;
     }
     if let Ok(program) = std::env::current_exe() {

@@ -159,11 +159,11 @@ pub struct TensorRt {
     in_flight: usize,
     masks: MaskCache,
     thumbnails: Option<Thumbnails>,
-    plan: Arc<Plan>,
-    /// Made for the first camera with a motion gate. Dropped before the frames, which it waits for.
+    /// Made for the first camera with a motion gate. Dropped before the frames, which it waits for, and the kernels.
     looks: Option<Looks>,
     /// With the place of its cells, or why it has none.
     looked_at: Vec<(Frame, Result<usize, String>)>,
+    plan: Arc<Plan>,
     wake: Sender<()>,
 }
 

@@ -111,6 +111,9 @@ pub struct Options {
     /// SHA-256 of each plug-in library, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub plugins: Vec<String>,
+    /// SHA-256 of what INT8 was calibrated with; `None` without, and in what is wanted where the file is not on this machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calibration: Option<String>,
 }
 
 /// The model that was built.
@@ -223,6 +226,9 @@ fn options_mismatch(built: &Options, wanted: &Options, facts: &mut Vec<String>) 
     differ("for", sparse(built.sparse), sparse(wanted.sparse));
     if built.plugins != wanted.plugins {
         facts.push("it was built with other plug-in libraries".to_owned());
+    }
+    if wanted.calibration.is_some() && built.calibration != wanted.calibration {
+        facts.push("it was calibrated with other frames, or another table".to_owned());
     }
     let [least, _, most] = built.batches;
     if !(least..=most).contains(&wanted.batch) {

@@ -93,6 +93,21 @@ impl Looks {
         // Within the buffer, before anything is written.
         self.table_host.range(0, bytes)?;
         self.table_host.slice_mut(0, lanes).copy_from_slice(entries);
+        let queued = self.queue(kernels, lanes, bytes, done);
+        if queued.is_err() {
+            // What is under way reads frames that the caller gives back now.
+            let _ = self.stream.synchronize();
+        }
+        queued
+    }
+
+    fn queue(
+        &mut self,
+        kernels: &Kernels,
+        lanes: usize,
+        bytes: usize,
+        done: Box<dyn FnOnce() + Send>,
+    ) -> Result<(), GpuError> {
         self.stream.upload(&self.table_host, 0, &self.table, 0, bytes)?;
         kernels.luma_cells(&self.stream, &self.table, lanes, &self.cells)?;
         self.stream.download(&self.cells, 0, &mut self.cells_host, 0, lanes * CELLS)?;

@@ -171,6 +171,26 @@ fn a_dropped_batch_is_counted_and_lived_with() {
 }
 
 #[test]
+fn what_contradicts_the_manifest_ends_a_start_and_later_costs_its_batch() {
+    let unlabelled = || Some(BackendError::Config("the model reports class 9".to_owned()));
+    let bench = start(1, vec![None, unlabelled(), None]);
+    for seq in 0..3 {
+        assert!(bench.writer.put_lossless(frame(seq)));
+    }
+    for expected in [0, 2] {
+        let batch = bench.batches.recv().expect("a batch");
+        assert_eq!(batch.lanes[0].frame.seq, expected);
+        let _ = bench.free.try_send(batch);
+    }
+    drop(bench.writer);
+    assert!(bench.thread.join().is_ok_and(|end| end.is_ok()));
+    assert_eq!((bench.counters.inferred.get(), bench.counters.dropped.get()), (2, 1));
+    let bench = start(1, vec![unlabelled()]);
+    assert!(bench.writer.put_lossless(frame(0)));
+    assert!(bench.thread.join().is_ok_and(|end| matches!(end, Err(BackendError::Config(_)))));
+}
+
+#[test]
 fn a_failed_backend_is_opened_anew_once_and_then_ends_the_loop() {
     let lost = || Some(BackendError::Reopen("the device is gone".to_owned()));
     let bench = start(1, vec![lost(), None, lost()]);

@@ -27,6 +27,7 @@ fn options() -> Options {
         dla_core: None,
         sparse: false,
         plugins: Vec::new(),
+        calibration: None,
     }
 }
 
@@ -51,6 +52,7 @@ fn a_stamp_survives_its_file() {
         workspace: Some(1 << 30),
         dla_core: Some(1),
         plugins: vec!["ef".repeat(32)],
+        calibration: Some("cd".repeat(32)),
         batches: [1, 8, 16],
         ..options()
     };
@@ -111,6 +113,10 @@ fn each_difference_of_what_is_wanted_is_said() {
         (Options { dla_core: Some(0), ..options() }, "it was built for the GPU, DLA core 0 is wanted"),
         (Options { sparse: true, ..options() }, "it was built for dense weights, sparse weights is wanted"),
         (Options { plugins: vec!["ab".repeat(32)], ..options() }, "it was built with other plug-in libraries"),
+        (
+            Options { calibration: Some("ab".repeat(32)), ..options() },
+            "it was calibrated with other frames, or another table",
+        ),
         (Options { batch: 8, ..options() }, "it takes batches of 16, 8 is wanted"),
     ];
     for (options, words) in cases {
