@@ -379,7 +379,6 @@ impl Scene {
     }
 
     fn end(&mut self, id: u64, reason: EndReason, now: SystemTime, out: &mut Outcome) {
-        self.zones.forget(id);
         self.lines.forget(id);
         let Some(mut open) = self.open.remove(&id) else { return };
         if open.told.is_some() {
@@ -392,6 +391,8 @@ impl Scene {
                 out.notice = Some(admission::notice(&self.speaker.camera, rules));
             }
         }
+        // Now that its end has said how long it stayed.
+        self.zones.forget(id);
     }
 
     /// Counts are of tracks that are confirmed and of a class that is wanted.
@@ -452,6 +453,10 @@ impl Scene {
             direction: crossing.direction,
             at: rfc3339(*at),
         };
+        let dwell = |zone: &usize| {
+            let seconds = self.zones.dwell(track.id, *zone).as_secs_f64();
+            (self.rules.zones[*zone].name.clone(), (seconds * 10.0).round() / 10.0)
+        };
         Event {
             schema: EVENT_SCHEMA.to_owned(),
             node: self.speaker.node.clone(),
@@ -470,6 +475,7 @@ impl Scene {
             rect: track.rect,
             zones: if kind == EventKind::End { Vec::new() } else { self.zone_names(&open.zones) },
             entered_zones: self.zone_names(&open.entered),
+            dwell_s: open.entered.iter().map(dwell).collect(),
             crossings: open.crossings.iter().map(crossing).collect(),
             start: rfc3339(open.start),
             end: (kind == EventKind::End).then(|| ts.captured.clone()),

@@ -129,7 +129,8 @@ fn a_life_is_a_new_an_update_a_zone_and_an_end() {
         ("1970-01-01T00:00:00.000Z", Some("1970-01-01T00:00:03.900Z"))
     );
     assert_eq!((play.counts["count/person"], play.counts["zone/right/count/person"]), (0, 0));
-    assert_eq!(play.events.len(), 3);
+    let dwell: Vec<Option<f64>> = play.events.iter().map(|event| event.dwell_s.get("right").copied()).collect();
+    assert_eq!(dwell, [None, Some(0.0), Some(1.9)]);
     assert!(!play.scene.is_busy());
 }
 
