@@ -283,6 +283,12 @@ impl Scene {
         self.count(out);
     }
 
+    /// Crossings of lines are counted from 0: nobody has seen who crossed while the camera was away.
+    pub fn recount(&mut self, out: &mut Outcome) {
+        self.counts.clear();
+        self.count(out);
+    }
+
     /// The zones that a track is in, by name.
     pub fn zones_of(&self, track: u64) -> Vec<String> {
         self.open.get(&track).map(|open| self.zone_names(&open.zones)).unwrap_or_default()
