@@ -166,6 +166,7 @@ fn event(kind: EventKind) -> Event {
         rect: [0.412, 0.22, 0.468, 0.551],
         zones: vec!["drive".to_owned()],
         entered_zones: vec!["drive".to_owned()],
+        dwell_s: BTreeMap::from([("drive".to_owned(), 0.4)]),
         crossings: vec![Crossing { line: "gate".to_owned(), direction: Direction::In, at: AT.to_owned() }],
         start: "2026-09-30T10:15:02.000Z".to_owned(),
         end: ended.then(|| AT.to_owned()),

@@ -50,8 +50,10 @@ pub enum Output<'a> {
 /// What the analysis is told about cameras while it runs.
 #[derive(Clone, Debug)]
 pub enum Order {
-    /// The camera gives no frames from now on: its tracks end for this reason.
+    /// The camera gives no frames from now on: its tracks end for this reason, and its lines are counted from 0.
     End(CameraId, EndReason),
+    /// The camera's file was read to its end: its tracks end, and what has crossed its lines stays known.
+    Finish(CameraId),
     /// There is a camera of this name from now on. Frames that arrived before are those of another that had it.
     Begin(CameraId, Instant, View),
     /// The camera goes on and is looked at differently.
@@ -246,6 +248,7 @@ impl Analysis {
         let Some(memory) = self.cameras.get_mut(&frame.camera) else { return };
         if std::mem::replace(&mut memory.connection, frame.connection) != frame.connection {
             self.clear(&frame.camera, EndReason::CameraLost, publish);
+            self.recount(&frame.camera, publish);
         }
     }
 
@@ -280,11 +283,10 @@ impl Analysis {
     fn obey(&mut self, order: Order, now: Instant, publish: &mut impl FnMut(&CameraId, Output<'_>)) {
         match order {
             Order::End(camera, reason) => {
-                if let Some(memory) = self.cameras.get_mut(&camera) {
-                    memory.gone = Some((now, reason));
-                }
-                self.clear(&camera, reason, publish);
+                self.end(&camera, reason, now, publish);
+                self.recount(&camera, publish);
             }
+            Order::Finish(camera) => self.end(&camera, EndReason::CameraLost, now, publish),
             Order::Begin(camera, since, view) => {
                 self.take_down(&camera, publish);
                 self.begun.insert(camera.clone(), Some(since));
@@ -327,6 +329,7 @@ impl Analysis {
     /// Ends a camera's tracks and forgets it, but for the numbers that were used.
     fn take_down(&mut self, camera: &CameraId, publish: &mut impl FnMut(&CameraId, Output<'_>)) {
         self.clear(camera, EndReason::Removed, publish);
+        self.recount(camera, publish);
         let Some(memory) = self.cameras.remove(camera) else { return };
         let past = self.past.get(camera).copied().unwrap_or(self.past_of_all);
         let track = memory.scene.as_ref().map_or(0, Scene::next_track);
@@ -347,6 +350,27 @@ impl Analysis {
         let over: Vec<_> = self.cameras.iter().filter_map(|(id, m)| Some((id.clone(), is_over(m)?))).collect();
         for (camera, reason) in over {
             self.clear(&camera, reason, publish);
+        }
+    }
+
+    /// No frames come from now on; some may be on their way.
+    fn end(
+        &mut self,
+        camera: &CameraId,
+        reason: EndReason,
+        now: Instant,
+        publish: &mut impl FnMut(&CameraId, Output<'_>),
+    ) {
+        if let Some(memory) = self.cameras.get_mut(camera) {
+            memory.gone = Some((now, reason));
+        }
+        self.clear(camera, reason, publish);
+    }
+
+    fn recount(&mut self, camera: &CameraId, publish: &mut impl FnMut(&CameraId, Output<'_>)) {
+        if let Some(scene) = self.cameras.get_mut(camera).and_then(|memory| memory.scene.as_mut()) {
+            scene.recount(&mut self.outcome);
+            self.say(camera, publish);
         }
     }
 

@@ -219,6 +219,11 @@ impl Graph {
         self.order(Order::End(camera.clone(), reason));
     }
 
+    /// A file was read to its end.
+    pub fn finish_tracks(&self, camera: &CameraId) {
+        self.order(Order::Finish(camera.clone()));
+    }
+
     /// Inference has ended: nothing goes on without it.
     pub fn failed(&self) -> bool {
         self.infer.is_finished()

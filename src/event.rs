@@ -162,6 +162,9 @@ pub struct Event {
     pub zones: Vec<String>,
     /// Zones it has been in, in the order of the first time.
     pub entered_zones: Vec<String>,
+    /// Seconds of its stay in each of them, from when it was first seen inside to when it was last; of several stays the
+    /// latest.
+    pub dwell_s: BTreeMap<String, f64>,
     /// Lines it has crossed, in order.
     pub crossings: Vec<Crossing>,
     /// When it was seen first.

@@ -35,6 +35,9 @@ use counts::{Counts, Key};
 const BETTER_SCORE: f32 = 0.02;
 /// So is a box that shares less than this of its area (IoU) with the one told last.
 const MOVED_IOU: f32 = 0.8;
+/// Least time from an event of a track to an update that tells of a change: each is a message on the disk, and a box that
+/// trembles on the edge of a zone without delays changes with every frame.
+const CHANGES_EVERY: Duration = Duration::from_millis(200);
 
 /// What is looked for in a camera's picture.
 #[derive(Clone, Debug)]
@@ -136,39 +139,56 @@ struct Told {
     class: u32,
     stationary: bool,
     zones: Vec<usize>,
+    /// So many of the zones it has been in.
+    entered: usize,
     crossings: usize,
     top_score: f32,
     rect: Rect,
+    /// When the view was taken whose picture it named.
+    picture: Option<Duration>,
 }
 
 impl Open {
-    fn told(&self, at: Duration) -> Told {
+    fn told(&self, rules: &Rules, at: Duration) -> Told {
         Told {
             at,
             class: self.track.class,
             stationary: self.track.stationary,
             zones: self.zones.clone(),
+            entered: self.entered.len(),
             crossings: self.crossings.len(),
             top_score: self.track.top_score,
             rect: self.track.rect,
+            picture: self.picture(rules),
         }
     }
 
-    /// What is due of a track whose class is wanted.
-    fn due(&self, rules: &EventRules, at: Duration) -> Option<EventKind> {
+    /// When the view was taken whose picture an event would name now.
+    fn picture(&self, rules: &Rules) -> Option<Duration> {
+        self.best.taken_at().filter(|_| rules.snapshot_urls)
+    }
+
+    /// Whether a track of a class that is wanted is an event.
+    fn is_event(&self, rules: &EventRules) -> bool {
         let track = &self.track;
-        let Some(told) = &self.told else {
-            let entered = rules.zones.is_empty() || self.entered.iter().any(|zone| rules.zones.contains(zone));
-            let believed = track.confirmed && track.seen && track.top_score >= rules.min_score;
-            return (believed && entered).then_some(EventKind::New);
-        };
+        let entered = rules.zones.is_empty() || self.entered.iter().any(|zone| rules.zones.contains(zone));
+        track.confirmed && track.seen && track.top_score >= rules.min_score && entered
+    }
+
+    /// Whether an update is due. A change that comes too soon after the last event is told with what there is later, or
+    /// in the `end`.
+    fn has_news(&self, rules: &Rules, every: Duration, at: Duration) -> bool {
+        let (track, Some(told)) = (&self.track, &self.told) else { return false };
+        let (passed, picture) = (at.saturating_sub(told.at), self.picture(rules));
         let changed = told.class != track.class
             || told.stationary != track.stationary
             || told.zones != self.zones
-            || told.crossings != self.crossings.len();
+            || told.entered != self.entered.len()
+            || told.crossings != self.crossings.len()
+            || (told.picture.is_none() && picture.is_some());
         let better = track.top_score >= told.top_score + BETTER_SCORE || overlap(track.rect, told.rect) < MOVED_IOU;
-        let drifted = track.seen && better && at.saturating_sub(told.at) >= rules.update_every;
-        (changed || drifted).then_some(EventKind::Update)
+        let drifted = (track.seen && better) || told.picture != picture;
+        (changed && passed >= CHANGES_EVERY.min(every)) || (drifted && passed >= every)
     }
 }
 
@@ -263,6 +283,12 @@ impl Scene {
         self.count(out);
     }
 
+    /// Crossings of lines are counted from 0: nobody has seen who crossed while the camera was away.
+    pub fn recount(&mut self, out: &mut Outcome) {
+        self.counts.clear();
+        self.count(out);
+    }
+
     /// The zones that a track is in, by name.
     pub fn zones_of(&self, track: u64) -> Vec<String> {
         self.open.get(&track).map(|open| self.zone_names(&open.zones)).unwrap_or_default()
@@ -311,22 +337,23 @@ impl Scene {
     /// `new` and `update`s of all that live.
     fn tell(&mut self, now: SystemTime, out: &mut Outcome) {
         let Some(rules) = &self.rules.events else { return };
-        let mut due = Vec::new();
-        for (id, open) in &mut self.open {
-            if open.told.is_none() && !has(&self.wanted, open.track.class) {
-                continue;
-            }
-            let kind = open.due(rules, self.at);
-            if kind == Some(EventKind::New) {
-                open.waits = !self.admission.admit(rules);
-            }
-            due.extend(kind.filter(|_| !open.waits).map(|kind| (*id, kind)));
-        }
         let every = rules.update_every;
-        self.picture(&due, every, out);
+        let mut begun = Vec::new();
+        for (id, open) in &mut self.open {
+            if open.told.is_none() && has(&self.wanted, open.track.class) && open.is_event(rules) {
+                open.waits = !self.admission.admit(rules);
+                begun.extend((!open.waits).then_some(*id));
+            }
+        }
+        self.picture(&begun, every, out);
+        let kind = |id: &u64, open: &Open| {
+            let update = || open.has_news(&self.rules, every, self.at).then_some(EventKind::Update);
+            if begun.contains(id) { Some(EventKind::New) } else { update() }
+        };
+        let due: Vec<_> = self.open.iter().filter_map(|(id, open)| Some((*id, kind(id, open)?))).collect();
         for (id, kind) in due {
             let Some(open) = self.open.get(&id) else { continue };
-            let (event, told) = (self.event(open, kind, None, now), open.told(self.at));
+            let (event, told) = (self.event(open, kind, None, now), open.told(&self.rules, self.at));
             out.events.push(event);
             if let Some(open) = self.open.get_mut(&id) {
                 open.told = Some(told);
@@ -335,11 +362,11 @@ impl Scene {
     }
 
     /// Views of tracks that are events or become one now: before that is said, so that it says where they are.
-    fn picture(&mut self, due: &[(u64, EventKind)], every: Duration, out: &mut Outcome) {
+    fn picture(&mut self, begun: &[u64], every: Duration, out: &mut Outcome) {
         let at = self.at;
         let mut views = Vec::new();
         for (id, open) in &mut self.open {
-            if open.told.is_some() || due.contains(&(*id, EventKind::New)) {
+            if open.told.is_some() || begun.contains(id) {
                 views.extend(open.best.due(at, every).map(|view| (*id, open.track.class, view)));
             }
         }
@@ -358,7 +385,6 @@ impl Scene {
     }
 
     fn end(&mut self, id: u64, reason: EndReason, now: SystemTime, out: &mut Outcome) {
-        self.zones.forget(id);
         self.lines.forget(id);
         let Some(mut open) = self.open.remove(&id) else { return };
         if open.told.is_some() {
@@ -371,6 +397,8 @@ impl Scene {
                 out.notice = Some(admission::notice(&self.speaker.camera, rules));
             }
         }
+        // Now that its end has said how long it stayed.
+        self.zones.forget(id);
     }
 
     /// Counts are of tracks that are confirmed and of a class that is wanted.
@@ -406,8 +434,7 @@ impl Scene {
     }
 
     fn snapshot_url(&self, open: &Open) -> Option<String> {
-        let has_one = self.rules.snapshot_urls && open.best.is_taken();
-        has_one.then(|| snapshot::url(&self.speaker.camera, &self.id(open.track.id)))
+        open.picture(&self.rules).map(|_| snapshot::url(&self.speaker.camera, &self.id(open.track.id)))
     }
 
     fn label(&self, class: u32) -> String {
@@ -432,6 +459,10 @@ impl Scene {
             direction: crossing.direction,
             at: rfc3339(*at),
         };
+        let dwell = |zone: &usize| {
+            let seconds = self.zones.dwell(track.id, *zone).as_secs_f64();
+            (self.rules.zones[*zone].name.clone(), (seconds * 10.0).round() / 10.0)
+        };
         Event {
             schema: EVENT_SCHEMA.to_owned(),
             node: self.speaker.node.clone(),
@@ -450,6 +481,7 @@ impl Scene {
             rect: track.rect,
             zones: if kind == EventKind::End { Vec::new() } else { self.zone_names(&open.zones) },
             entered_zones: self.zone_names(&open.entered),
+            dwell_s: open.entered.iter().map(dwell).collect(),
             crossings: open.crossings.iter().map(crossing).collect(),
             start: rfc3339(open.start),
             end: (kind == EventKind::End).then(|| ts.captured.clone()),

@@ -13,7 +13,7 @@ use support::mosquitto::{Message, Mosquitto, PATIENCE, Relay, Subscriber, free_p
 use support::publisher::{Box, config, detections, event, gate, notice, tls};
 use tempfile::TempDir;
 use watchpost::config::{MqttConfig, MqttProtocol, Secret};
-use watchpost::event::{Detections, Event, EventKind, NoticeKind};
+use watchpost::event::{Counter, Detections, Direction, Event, EventKind, NoticeKind};
 use watchpost::frame::CameraId;
 use watchpost::metrics::PublishMetrics;
 use watchpost::publish::{self, Acknowledgement, Card, Command, Identity, Wanted};
@@ -340,6 +340,26 @@ fn tls_with_a_private_ca_works_and_every_failure_has_its_words() {
     )
     .err();
     assert!(error.unwrap().to_string().contains("mqtt.ca_file /nonexistent/ca.pem cannot be read"));
+}
+
+#[test]
+fn crossings_counted_before_a_kill_are_0_after_the_next_start() {
+    let broker = Mosquitto::start(&[]);
+    let state = TempDir::new().unwrap();
+    let watch = Subscriber::start(broker.port(), "watchpost/box/cam/gate/line/path/in/person", None);
+    let lines = BTreeMap::from([("path".to_owned(), BTreeSet::from(["person".to_owned()]))]);
+    let cameras = BTreeMap::from([(gate(), Card { lines, events: true, ..Card::default() })]);
+    let wanted = || Wanted { cameras: cameras.clone(), ..Wanted::default() };
+    let tested = Box::telling(wanted(), &config(broker.port()), state.path());
+    // Nobody sets it to 0, as where a process is killed.
+    tested.publisher.count(&gate(), &Counter::Line("path".to_owned(), Direction::In, "person".to_owned()), 5);
+    assert_eq!(watch.next().text(), "5");
+    tested.finish();
+    let tested = Box::telling(wanted(), &config(broker.port()), state.path());
+    tested.publisher.reset_counts();
+    let last = std::iter::repeat_with(|| watch.next().text()).find(|text| text != "5");
+    assert_eq!(last.unwrap(), "0");
+    tested.finish();
 }
 
 #[test]

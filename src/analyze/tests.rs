@@ -3,7 +3,9 @@ use crate::config::EventRules;
 use crate::event::EventKind;
 use crate::frame::{Captured, ClockSource, FrameInfo};
 use crate::letterbox::{Fit, Letterbox};
+use crate::track::Anchor;
 use crate::track::filter::Filter;
+use crate::track::line::Line;
 use crate::track::tracker::TrackerSettings;
 use crate::yolo::{Candidate, Candidates};
 
@@ -150,4 +152,50 @@ fn a_frame_of_another_connection_ends_the_tracks_of_the_one_before() {
     let (new, end) = (EventKind::New, EventKind::End);
     assert_eq!(events, [(1, new, id(0), None), (3, end, id(0), lost), (4, new, id(1), None)]);
     assert_eq!(counts, [(1, 1), (3, 0), (4, 1)]);
+}
+
+/// Somebody walks over the line, the camera is away, somebody does again, the camera is built anew, and once more; in the end
+/// it was a file.
+#[test]
+fn lines_are_counted_from_0_where_the_camera_was_away_or_is_built_anew() {
+    let mut analysis = analysis(DetectionsMode::Off, None);
+    let gate = CameraId::new("gate");
+    let line = Line {
+        name: "path".to_owned(),
+        points: vec![[0.5, 0.0], [0.5, 1.0]],
+        anchor: Anchor::Foot,
+        margin: 0.01,
+        labels: Vec::new(),
+        min_score: 0.0,
+        schedule: None,
+    };
+    let rules = Rules { lines: vec![line], ..tracked() };
+    analysis.setup.rules.insert(gate.clone(), rules.clone());
+    let (free, start) = (crossbeam::channel::bounded(64).0, Instant::now());
+    let mut counts = Vec::new();
+    let mut step = 0;
+    for round in 0..4 {
+        let mut hear = |_: &CameraId, output: Output<'_>| {
+            if let Output::Count(Counter::Line(..), value) = output {
+                counts.push((round, value));
+            }
+        };
+        for x in [240.0, 260.0, 280.0, 300.0, 320.0, 340.0] {
+            let mut batch = Batch::new(start);
+            step += 1;
+            let mut lane = lane(start + Duration::from_millis(100) * step, &[(x, 0.9)]);
+            lane.frame.connection = u32::from(round > 0);
+            batch.lanes = vec![lane];
+            analysis.batch(batch, &free, &mut hear);
+        }
+        let view =
+            || View { policy: Policy { mode: DetectionsMode::Off, hz_max: None }, rules: Some(rules.clone()) };
+        match round {
+            0 => {}
+            1 => analysis.obey(Order::End(gate.clone(), EndReason::Disabled), start, &mut hear),
+            2 => analysis.obey(Order::Begin(gate.clone(), start, view()), start, &mut hear),
+            _ => analysis.obey(Order::Finish(gate.clone()), start, &mut hear),
+        }
+    }
+    assert_eq!(counts, [(0, 1), (1, 0), (1, 1), (1, 0), (2, 1), (2, 0), (3, 1)]);
 }

@@ -337,7 +337,8 @@ impl<'a> Daemon<'a> {
             match state.status {
                 CameraStatus::Online => {}
                 CameraStatus::Disabled => self.graph.end_tracks(id, EndReason::Disabled),
-                CameraStatus::Offline | CameraStatus::Finished => self.graph.end_tracks(id, EndReason::CameraLost),
+                CameraStatus::Offline => self.graph.end_tracks(id, EndReason::CameraLost),
+                CameraStatus::Finished => self.graph.finish_tracks(id),
             }
             self.publisher.retain(self.topics.camera_state(id), json(state));
             if self.told.insert(id.clone(), state.status) != Some(state.status) {

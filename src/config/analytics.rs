@@ -15,7 +15,8 @@ pub struct EventRules {
     /// Indices into the camera's zones: a track becomes an event once it has entered one of them; at once where there is
     /// none.
     pub zones: Vec<usize>,
-    /// Least time between two updates of an event that are due to nothing but time and movement, 100 ms..=1 h.
+    /// Least time between two updates of an event that are due to nothing but movement, a better score and a better picture,
+    /// 100 ms..=1 h.
     pub update_every: Duration,
     /// Most tracks that become events, a second (of a file its own) and in the long run, above 0..=1000; ten seconds' worth at once.
     pub new_hz_max: f64,

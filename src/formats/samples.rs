@@ -46,6 +46,7 @@ pub fn new() -> Event {
         rect: [0.412, 0.22, 0.468, 0.551],
         zones: Vec::new(),
         entered_zones: Vec::new(),
+        dwell_s: BTreeMap::new(),
         crossings: Vec::new(),
         start: "2026-09-30T10:15:02.017Z".to_owned(),
         end: None,
@@ -67,6 +68,7 @@ pub fn update() -> Event {
         rect: [0.5, 0.25, 0.6, 0.75],
         zones: vec!["drive".to_owned()],
         entered_zones: vec!["drive".to_owned()],
+        dwell_s: BTreeMap::from([("drive".to_owned(), 1.4)]),
         crossings: vec![Crossing {
             line: "gate".to_owned(),
             direction: Direction::In,

@@ -49,6 +49,11 @@ impl Counts {
         }
     }
 
+    /// Lines are counted from 0 again.
+    pub fn clear(&mut self) {
+        self.now.clear();
+    }
+
     /// The counts that changed; what is there now is counted anew from here on.
     pub fn changes(&mut self) -> Vec<(Key, u64)> {
         let gone = self.told.keys().filter(|key| !self.now.contains_key(key)).map(|key| (*key, 0));
@@ -79,5 +84,9 @@ mod tests {
         counts.add(crossed);
         assert_eq!(counts.changes(), [(crossed, 2), (person, 0)]);
         assert_eq!(counts.changes(), []);
+        counts.clear();
+        assert_eq!(counts.changes(), [(crossed, 0)]);
+        counts.add(crossed);
+        assert_eq!(counts.changes(), [(crossed, 1)]);
     }
 }

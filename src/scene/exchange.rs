@@ -37,6 +37,9 @@ impl Scene {
 
 impl Open {
     fn renumber(&mut self, zones: &[Option<usize>], lines: &[Option<usize>]) {
+        if let Some(told) = &mut self.told {
+            told.entered = self.entered[..told.entered].iter().filter(|zone| zones[**zone].is_some()).count();
+        }
         self.entered = self.entered.iter().filter_map(|zone| zones[*zone]).collect();
         let counted = self.crossings[..self.counted].iter().filter(|(c, _)| lines[c.line].is_some()).count();
         let before = self.crossings.len();

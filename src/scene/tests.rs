@@ -129,7 +129,8 @@ fn a_life_is_a_new_an_update_a_zone_and_an_end() {
         ("1970-01-01T00:00:00.000Z", Some("1970-01-01T00:00:03.900Z"))
     );
     assert_eq!((play.counts["count/person"], play.counts["zone/right/count/person"]), (0, 0));
-    assert_eq!(play.events.len(), 3);
+    let dwell: Vec<Option<f64>> = play.events.iter().map(|event| event.dwell_s.get("right").copied()).collect();
+    assert_eq!(dwell, [None, Some(0.0), Some(1.9)]);
     assert!(!play.scene.is_busy());
 }
 
@@ -200,6 +201,69 @@ fn where_no_picture_was_there_none_is_named() {
         closed.frame(0, 0.9, &[0.3]);
     }
     assert_eq!((urls(&closed), closed.snapshots.len()), (vec![(EventKind::New, None)], 1), "no HTTP server");
+}
+
+#[test]
+fn a_box_that_trembles_on_a_zones_edge_makes_few_updates_and_the_last_state_is_told() {
+    let mut play = Play::new(all());
+    let mut random = fastrand::Rng::with_seed(3);
+    for _ in 0..200 {
+        play.frame(0, 0.9, &[if random.bool() { 0.49 } else { 0.51 }]);
+    }
+    for _ in 0..3 {
+        play.frame(0, 0.9, &[0.49]);
+    }
+    let frames: Vec<u64> = play.events.iter().map(|event| event.frame).collect();
+    assert!(frames.windows(2).all(|pair| pair[1] - pair[0] >= 2), "{frames:?}");
+    assert!(frames.len() > 20, "{frames:?}");
+    let last = play.events.last().unwrap();
+    assert_eq!((last.zones.len(), last.entered_zones.clone()), (0, vec!["right".to_owned()]));
+    let mut short = Play::new(all());
+    for x in [0.49, 0.49, 0.49, 0.51, 0.49, 0.49] {
+        short.frame(0, 0.9, &[x]);
+    }
+    assert_eq!(short.said(), [(EventKind::New, vec![]), (EventKind::Update, vec![])]);
+    assert_eq!(short.events[1].entered_zones, ["right"], "a short stay is told once it is over");
+}
+
+#[test]
+fn another_label_is_told_once() {
+    let mut play = Play::new(all());
+    for step in 0..12 {
+        play.frame(u32::from(step >= 4), 0.9, &[0.2]);
+    }
+    let labels: Vec<(EventKind, &str)> = play.events.iter().map(|e| (e.kind, e.label.as_str())).collect();
+    assert_eq!(labels, [(EventKind::New, "person"), (EventKind::Update, "car")]);
+}
+
+#[test]
+fn standing_still_and_going_on_are_each_told_once() {
+    let mut play = Play::new(all());
+    for step in 0..60 {
+        play.frame(0, 0.9, &[0.2 + if step < 40 { 0.0 } else { 0.01 * (step - 40) as f32 }]);
+    }
+    let still: Vec<bool> = play.events.iter().map(|event| event.stationary).collect();
+    assert_eq!(still, [false, true, false]);
+}
+
+#[test]
+fn the_first_picture_is_told_soon_and_a_better_one_after_a_while() {
+    let mut play = Play::new(EventRules { update_every: Duration::from_secs(1), ..all() });
+    for _ in 0..4 {
+        play.frame(0, 0.9, &[0.3]);
+    }
+    play.thumbnail = thumbnail();
+    for score in [0.6, 0.6, 0.85] {
+        play.frame(0, score, &[0.3]);
+    }
+    let url = Some("/snapshots/gate/gate-abc123-0.jpg");
+    assert_eq!(urls(&play), [(EventKind::New, None), (EventKind::Update, url)]);
+    for _ in 0..20 {
+        play.frame(0, 0.6, &[0.3]);
+    }
+    assert_eq!(urls(&play)[2..], [(EventKind::Update, url)]);
+    assert_eq!(play.events[2].frame - play.events[1].frame, 10);
+    assert_eq!(play.snapshots.iter().map(|s| s.score).collect::<Vec<_>>(), [0.6, 0.85]);
 }
 
 #[test]

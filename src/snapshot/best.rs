@@ -79,9 +79,9 @@ impl Best {
         Some(view)
     }
 
-    /// Whether a view was taken.
-    pub fn is_taken(&self) -> bool {
-        self.taken.is_some()
+    /// When a view was taken last.
+    pub fn taken_at(&self) -> Option<Duration> {
+        self.taken.map(|(at, _)| at)
     }
 }
 
@@ -122,12 +122,12 @@ mod tests {
     fn the_first_is_taken_at_once_and_a_clearly_better_one_after_a_while() {
         let (mut best, thumbnail) = (Best::default(), thumbnail());
         let view = |score| View { thumbnail: Arc::clone(&thumbnail), rect: [0.4, 0.3, 0.5, 0.7], score };
-        assert!(best.due(seconds(0.0), EVERY).is_none() && !best.is_taken());
+        assert!(best.due(seconds(0.0), EVERY).is_none() && best.taken_at().is_none());
         for (n, score) in [0.5, 0.6, 0.55].into_iter().enumerate() {
             best.offer(seconds(n as f32 / 5.0), view(score));
         }
         assert_eq!(best.due(seconds(0.6), EVERY).map(|view| view.score), Some(0.6));
-        assert!(best.is_taken());
+        assert_eq!(best.taken_at(), Some(seconds(0.6)));
         best.offer(seconds(1.0), view(0.65));
         assert!(best.last(seconds(1.0)).is_none(), "hardly better");
         for score in [0.7, 0.9, 0.8] {

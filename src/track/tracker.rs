@@ -126,7 +126,6 @@ pub struct Tracker {
     next: u64,
     /// The latest frame's time and size in pixels.
     last: Option<(Duration, (u32, u32))>,
-    paused_until: Option<Duration>,
     work: Work,
     step: Step,
 }
@@ -194,8 +193,6 @@ const HALF: f32 = 0.5;
 /// An unconfirmed track ends when it is missing in two frames in a row and for this long.
 const TENTATIVE_MISSES: u32 = 2;
 const TENTATIVE_LASTS: Duration = Duration::from_millis(300);
-/// Frames during a pause are few: one in which a track is missing counts for this share of `lost_after` at least.
-const MISSES_AFTER_PAUSES: u32 = 4;
 
 impl Tracker {
     /// Follows nothing yet.
@@ -205,7 +202,6 @@ impl Tracker {
             live: Vec::new(),
             next: 0,
             last: None,
-            paused_until: None,
             work: Work::default(),
             step: Step::default(),
         }
@@ -248,38 +244,27 @@ impl Tracker {
         &self.step
     }
 
-    /// Nothing moved in the picture until then, and so there were no frames: the time does not count as one in which a
-    /// track was not seen, and whatever moved stands still now.
-    pub fn pause(&mut self, until: Duration) {
-        self.paused_until = self.paused_until.max(Some(until));
-    }
-
     /// The camera is gone: everything that lived has ended, by id, with the rect of its last box.
     pub fn clear(&mut self) -> Vec<Track> {
         self.last = None;
-        self.paused_until = None;
         self.step = Step::default();
         self.live.drain(..).map(Live::into_track).collect()
     }
 
-    /// Brings every track to `at`. The time that counts for those that will not be seen.
+    /// Brings every track to `at`. How long that is after the frame before.
     fn pass_time(&mut self, at: Duration, size: (u32, u32)) -> Duration {
-        let pause = self.paused_until.take();
         let (before, old_size) = self.last.unwrap_or((at, size));
-        let resume = pause.map_or(before, |until| until.clamp(before, at.max(before)));
-        let passed = at.saturating_sub(resume);
+        let passed = at.saturating_sub(before);
         for live in &mut self.live {
             live.track.seen = false;
             if old_size != size {
                 live.rest.rescale(size.0 as f32 / old_size.0 as f32, size.1 as f32 / old_size.1 as f32);
-            }
-            if resume > before || old_size != size {
                 live.motion = Motion::new(&sighting(live.track.rect, size));
             }
             live.motion.predict(passed.as_secs_f32());
         }
         self.last = Some((at.max(before), size));
-        if resume > before { passed.max(self.settings.lost_after / MISSES_AFTER_PAUSES) } else { passed }
+        passed
     }
 
     /// Matches a round's tracks with its detections.

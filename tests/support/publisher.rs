@@ -102,7 +102,8 @@ pub fn event(kind: EventKind) -> Event {
         "id": "gate-0123ab-7", "frame": 9, "size": [1920, 1080], "label": "person", "class": 0, "score": 0.9,
         "ts": {"captured": "2026-09-30T10:15:02.417Z", "clock": "rtcp_sr", "err_ms": 1, "published": ""},
         "model": {"name": "m", "input": [640, 640], "engine": "sha256:00"}, "top_score": 0.9,
-        "box": [0.4, 0.2, 0.5, 0.6], "zones": ["drive"], "entered_zones": ["drive"], "crossings": [],
+        "box": [0.4, 0.2, 0.5, 0.6], "zones": ["drive"], "entered_zones": ["drive"],
+        "dwell_s": {"drive": 0.4}, "crossings": [],
         "start": "2026-09-30T10:15:02.017Z", "stationary": false, "replayed": false,
     });
     serde_json::from_value(inside).unwrap()
