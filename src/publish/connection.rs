@@ -240,12 +240,13 @@ impl Client {
         }
     }
 
-    /// Asks for the messages of the filters, with the retain flag as it was published where the protocol can.
+    /// Asks for the messages of the filters, where the protocol can and `as_published` says so with the retain flag as it was
+    /// published; else the flag is set on those alone that were kept from before.
     ///
     /// # Errors
     ///
     /// As [`Client::publish`].
-    pub fn subscribe(&self, filters: &[String]) -> Result<(), Fault> {
+    pub fn subscribe(&self, filters: &[String], as_published: bool) -> Result<(), Fault> {
         match self {
             Client::V4(client) => {
                 let filters = filters.iter().map(|f| rumqttc::SubscribeFilter::new(f.clone(), QoS::AtLeastOnce));
@@ -255,7 +256,7 @@ impl Client {
                 let filters = filters.iter().map(|filter| {
                     let mut filter =
                         v5::mqttbytes::v5::Filter::new(filter.clone(), v5::mqttbytes::QoS::AtLeastOnce);
-                    filter.preserve_retain = true;
+                    filter.preserve_retain = as_published;
                     filter
                 });
                 client.try_subscribe_many(filters).map_err(|_| Fault::client_full())
