@@ -22,8 +22,8 @@ pub const PACKET_BYTES_MAX: u32 = 4 << 20;
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Packet ids the client may use: more than the window, so that an id is free when its turn comes again.
 const PACKET_IDS: u16 = 64;
-/// How long the broker keeps a `detections` message for a subscriber, seconds.
-const LIVE_EXPIRY_S: u32 = 5;
+/// How long the broker keeps a message of QoS 0 for a subscriber, seconds.
+pub const LIVE_EXPIRY_S: u32 = 5;
 
 /// Protocol version of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

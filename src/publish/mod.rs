@@ -60,6 +60,7 @@ use crate::metrics::PublishMetrics;
 use crate::worker::Heartbeat;
 
 pub use commands::{Acknowledgement, CameraCommand, Command, ReloadCommand, Reply, Request, SnapshotCommand};
+pub use connection::LIVE_EXPIRY_S;
 pub use consumers::{Card, Wanted};
 pub use notice::Identity;
 pub use topic::{Topic, TopicError, Topics};
