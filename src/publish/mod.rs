@@ -276,6 +276,11 @@ impl Publisher {
         self.give(Input::Message(self.shared.notices.draft(kind, camera, text)));
     }
 
+    /// A notice of an engine that is being built: `pct`, 0..100, is done; `None` where it failed. As [`Publisher::notice`].
+    pub fn engine_build(&self, pct: Option<u8>, text: String) {
+        self.give(Input::Message(self.shared.notices.build(pct, text)));
+    }
+
     /// An event of a track, which gets its number here. As [`Publisher::notice`]; until its `end` was
     /// given, the next start ends it.
     pub fn event(&self, event: Event) {

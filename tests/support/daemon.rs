@@ -393,6 +393,8 @@ impl Daemon {
             self.heard.states.iter().map(|(camera, states)| (camera.clone(), last(states))).collect();
         for (camera, c) in &counts {
             let accounted = c.inferred + c.overwritten + c.skipped_fps + c.gated + c.dropped;
+            let drops = self.heard.state(camera).unwrap().drops;
+            assert_eq!(drops, c.overwritten + c.dropped, "{camera}");
             assert_eq!(c.decoded, accounted, "{camera}: a frame without account: {c:?}");
             let heard = self.heard.count(camera) as u64;
             assert!(heard <= c.inferred, "{camera}: {heard} messages of {c:?}");
