@@ -66,12 +66,12 @@ pub struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    /// Greets the broker.
+    /// Greets the broker; asks for commands and for what other consumers say where it `hears`.
     ///
     /// # Errors
     ///
     /// The client takes no message.
-    pub fn open(shared: &'a Shared, client: &'a Client, limits: Limits) -> Result<Self, Fault> {
+    pub fn open(shared: &'a Shared, client: &'a Client, limits: Limits, hears: bool) -> Result<Self, Fault> {
         let mut session = Self {
             shared,
             client,
@@ -84,9 +84,11 @@ impl<'a> Session<'a> {
             proven: false,
             unanswered: None,
         };
-        client.subscribe(&[shared.topics.enabled_set_filter(), shared.topics.command_filter()], true)?;
-        if let Some(birth) = shared.consumers.birth_topic() {
-            client.subscribe(&[birth], false)?;
+        if hears {
+            client.subscribe(&[shared.topics.enabled_set_filter(), shared.topics.command_filter()], true)?;
+            if let Some(birth) = shared.consumers.birth_topic() {
+                client.subscribe(&[birth], false)?;
+            }
         }
         session.publish(shared.topics.status().as_str(), true, b"online".to_vec(), Item::Status)?;
         shared.live.open();

@@ -176,7 +176,7 @@ const PARAMETERS: &[(&str, &str, Option<&str>)] = &[
     ("base", "`mqtt.base`: may have several levels.", Some("watchpost")),
     ("node", "`node`: the name of the box.", None),
     ("camera", "`id` of a camera.", None),
-    ("command", "Name of a command, such as `reload`.", None),
+    ("command", "Name of a command, such as `reload`; `enabled` for `enabled/set`.", None),
     ("label", "Class name in lower case, blanks and what topics cannot have as underscores.", None),
     ("zone", "`name` of a zone.", None),
     ("line", "`name` of a line.", None),
