@@ -75,7 +75,7 @@ fn main() {
                 }
             });
             let (name, digest, runtime) = ("idle".to_owned(), String::new(), String::new());
-            let spec = ModelSpec { name, lanes: LANES, input: (8, 8), in_flight: 2, digest, runtime };
+            let spec = ModelSpec { name, lanes: LANES, input: (8, 8), in_flight: 2, digest, runtime, engine: None };
             Ok(Box::new(Idle { spec, running: VecDeque::new(), begun }))
         }),
         swaps: swaps.1,

@@ -83,6 +83,7 @@ fn state() -> CameraState {
         size: Some([1920, 1080]),
         clock: Some(ClockSource::RtcpSr),
         fps: 24.96,
+        drops: 0,
         frames: FrameCounts::default(),
         frame_age_ms: 31.2,
     }
@@ -98,6 +99,7 @@ fn info() -> Info {
         config: "sha256:00".to_owned(),
         model: model(),
         runtime: "OpenVINO".to_owned(),
+        engine: None,
         schemas: BTreeMap::new(),
         cameras: vec!["front_gate".to_owned()],
     }
@@ -135,6 +137,7 @@ fn notice() -> Notice {
         kind: NoticeKind::CameraLost,
         camera: Some("front_gate".to_owned()),
         text: "Camera front_gate was lost.".to_owned(),
+        pct: None,
         replayed: false,
     }
 }

@@ -283,6 +283,9 @@ pub struct Notice {
     pub camera: Option<String>,
     /// One sentence for people.
     pub text: String,
+    /// Of `engine_build`: how much of it is done, 0..100; absent where it failed, and in every other kind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pct: Option<u8>,
     /// Sent again, or later than it happened, because the broker was away.
     pub replayed: bool,
 }
@@ -342,10 +345,30 @@ pub struct Info {
     pub model: Model,
     /// What runs the model.
     pub runtime: String,
+    /// What its engine was built for; absent where the model is run as it is (OpenVINO).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<EngineStamp>,
     /// Message schemas spoken, by topic.
     pub schemas: BTreeMap<String, String>,
     /// Configured cameras.
     pub cameras: Vec<String>,
+}
+
+/// What a TensorRT engine was built for: the essentials of the stamp beside its file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct EngineStamp {
+    /// The library and all its numbers, such as `TensorRT 8.5.3.1`.
+    pub tensorrt: String,
+    /// The GPU's name; absent where the engine is for any, as `sm` is then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu: Option<String>,
+    /// Its compute capability, such as `9.0`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sm: Option<String>,
+    /// `fp32`, `fp16` or `int8`.
+    pub precision: String,
+    /// Frames a call, at which it was tuned.
+    pub batch: usize,
 }
 
 /// State of a camera.
@@ -388,6 +411,8 @@ pub struct CameraState {
     pub clock: Option<ClockSource>,
     /// Frames decoded a second, over the last interval.
     pub fps: f64,
+    /// Frames that were to be analysed and were not: `overwritten` and `dropped` of `frames`.
+    pub drops: u64,
     /// Frames since the start of the daemon.
     pub frames: FrameCounts,
     /// Age of the frame published last, arrival to published, in milliseconds.

@@ -9,7 +9,7 @@ use std::process::{Command as Process, Output, Stdio};
 use std::time::Duration;
 
 use support::mosquitto::{PATIENCE, Subscriber, free_port, wait_until};
-use support::publisher::{Box, config, detections, gate, notice};
+use support::publisher::{Box, DEVICES, config, detections, gate, homeassistant, notice};
 use tempfile::TempDir;
 use watchpost::config::{Broker, MqttConfig, MqttProtocol, Secret};
 use watchpost::event::{Detections, NoticeKind};
@@ -122,6 +122,21 @@ fn frigates_available_has_its_own_connection_here_too() {
     tested.publisher.take_leave();
     tested.finish();
     assert_eq!(watch.next().text(), "offline");
+}
+
+#[test]
+fn home_assistants_birth_is_heard_here_too() {
+    let (port, state) = (free_port(), TempDir::new().unwrap());
+    let tested = Box::telling(homeassistant(), &embedded(port), state.path());
+    tested.wait_connected();
+    let watch = Subscriber::start(port, "homeassistant/#", None);
+    let devices = || [watch.next(), watch.next()].map(|device| device.topic);
+    tested.publisher.greet();
+    assert_eq!(devices(), DEVICES);
+    watch.publish("homeassistant/status", "online", false);
+    assert_eq!(watch.next().topic, "homeassistant/status");
+    assert_eq!(devices(), DEVICES);
+    tested.finish();
 }
 
 #[test]

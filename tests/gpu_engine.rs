@@ -142,7 +142,12 @@ fn a_missing_engine_is_built_at_the_start_and_another_models_beside_the_old_one(
     let texts: Vec<&str> =
         daemon.heard.notices_of(NoticeKind::EngineBuild, None).iter().map(|(_, n)| n.text.as_str()).collect();
     println!("notices: {texts:#?}");
+    let steps = daemon.heard.notices_of(NoticeKind::EngineBuild, None);
+    assert!(steps.iter().all(|(_, n)| n.pct.is_some_and(|pct| pct == 100 || n.text.contains(&format!("{pct} %")))));
     assert!(texts.contains(&"the engine is built"), "{texts:?}");
+    let info: serde_json::Value = serde_json::from_str(daemon.heard.text("info")).unwrap();
+    assert_eq!(info["engine"]["tensorrt"], new.tensorrt.to_string());
+    assert_eq!(info["engine"]["gpu"], new.gpu.unwrap().name);
     // Frames of both starts were heard: the account of the second does not cover them.
     assert!(daemon.stop().0.success());
 }

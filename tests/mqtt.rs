@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::bounded;
 use support::certificates::{certificates, dated_server_certificate};
 use support::mosquitto::{Message, Mosquitto, PATIENCE, Relay, Subscriber, free_port, old_broker, wait_until};
-use support::publisher::{Box, config, detections, event, gate, notice, tls};
+use support::publisher::{Box, DEVICES, config, detections, event, gate, homeassistant, notice, tls};
 use tempfile::TempDir;
 use watchpost::config::{MqttConfig, MqttProtocol, Secret};
 use watchpost::event::{Counter, Detections, Direction, Event, EventKind, NoticeKind};
@@ -409,6 +409,35 @@ fn who_is_in_an_onvif_zone_is_retained_and_goes_with_its_camera() {
     let last = std::iter::repeat_with(|| watch.next()).find(|message| message.body.is_empty());
     assert_eq!(last.unwrap().topic, topic);
     tested.finish();
+}
+
+/// A retained birth is Home Assistant's to choose; what is kept of an earlier one brings nothing twice.
+#[test]
+fn home_assistants_birth_brings_its_devices_again() {
+    for protocol in [MqttProtocol::V5, MqttProtocol::V4] {
+        let broker = Mosquitto::start(&[]);
+        let state = TempDir::new().unwrap();
+        let (wanted, config) = (homeassistant(), MqttConfig { protocol, ..config(broker.port()) });
+        let tested = Box::telling(wanted.clone(), &config, state.path());
+        let watch = Subscriber::start(broker.port(), "homeassistant/#", None);
+        tested.publisher.greet();
+        let devices = || BTreeMap::from([watch.next(), watch.next()].map(|device| (device.topic, device.body)));
+        let kept = devices();
+        assert!(kept.keys().eq(&DEVICES), "{kept:?}");
+        tested.finish();
+        let status = "homeassistant/status";
+        watch.publish(status, "online", true);
+        watch.next_of(status);
+        let tested = Box::telling(wanted, &config, state.path());
+        assert_eq!(devices(), kept, "on connecting");
+        for (text, retain) in [("offline", false), ("online", true)] {
+            watch.publish(status, text, retain);
+            assert_eq!((watch.next().topic.as_str(), text), (status, text), "nothing comes between");
+        }
+        assert_eq!(devices(), kept, "at its birth");
+        tested.finish();
+        assert!(watch.messages.is_empty(), "{:?}", watch.messages.try_recv());
+    }
 }
 
 #[test]

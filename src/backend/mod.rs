@@ -12,7 +12,7 @@ use crossbeam::channel::Sender;
 
 use crate::config::{BackendChoice, Config, EngineConfig};
 use crate::engine::Manifest;
-use crate::event::Model;
+use crate::event::{EngineStamp, Model};
 use crate::frame::{Frame, FrameInfo, GpuShare};
 use crate::gpu::device::Device;
 use crate::letterbox::Letterbox;
@@ -34,6 +34,8 @@ pub struct ModelSpec {
     pub digest: String,
     /// What runs it, for people: library, version, device, precision.
     pub runtime: String,
+    /// What its engine was built for, where there is one.
+    pub engine: Option<EngineStamp>,
 }
 
 impl ModelSpec {

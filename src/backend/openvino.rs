@@ -249,6 +249,7 @@ impl OpenVino {
             in_flight,
             digest: layout.digest.clone(),
             runtime: describe(&compiled, settings),
+            engine: None,
         };
         Ok(Self {
             spec,

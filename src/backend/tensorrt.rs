@@ -190,6 +190,7 @@ impl TensorRt {
                 in_flight: seats.len(),
                 digest: loaded.digest,
                 runtime: loaded.runtime,
+                engine: Some(loaded.stamp),
             },
             fit: settings.manifest.input.fit,
             candidates_max: settings.manifest.thresholds.max_candidates,

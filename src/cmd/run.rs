@@ -271,7 +271,12 @@ impl<'a> Daemon<'a> {
         if !matches!(step, Building::Step { .. }) {
             systemd::status("running");
         }
-        self.publisher.notice(NoticeKind::EngineBuild, None, text);
+        let pct = match step {
+            Building::Step { pct, .. } => Some(*pct),
+            Building::Done => Some(100),
+            Building::Failed(_) => None,
+        };
+        self.publisher.engine_build(pct, text);
     }
 
     fn opened(&mut self, spec: &ModelSpec) {
@@ -300,6 +305,7 @@ impl<'a> Daemon<'a> {
             config: self.config.hash.clone(),
             model: spec.model(),
             runtime: spec.runtime.clone(),
+            engine: spec.engine.clone(),
             schemas: schemas.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
             cameras: self.config.cameras.iter().map(|c| c.id.as_str().to_owned()).collect(),
         };

@@ -202,8 +202,8 @@ pub fn node_removal(discovery: &str, node: &str) -> Message {
     Message::removal(config_topic(discovery, &object_id(node, None)))
 }
 
-/// Where Home Assistant says `online` after its start. Retained discovery messages reach it anyway; states that are not
-/// retained may be sent again then.
+/// Where Home Assistant says `online` after its start, and is told of every device again: a broker may have lost, or somebody
+/// cleared, what was retained for it.
 pub fn birth_topic(discovery: &str) -> String {
     below(discovery, "status")
 }

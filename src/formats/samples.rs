@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::Message;
 use crate::event::{
     CameraHealth, CameraState, CameraStatus, Crossing, DETECTIONS_SCHEMA, Detections, Direction, EVENT_SCHEMA,
-    EndReason, Event, EventKind, FrameCounts, HEALTH_SCHEMA, Health, INFO_SCHEMA, Info, LatMs, Model,
+    EndReason, EngineStamp, Event, EventKind, FrameCounts, HEALTH_SCHEMA, Health, INFO_SCHEMA, Info, LatMs, Model,
     NOTICE_SCHEMA, Notice, NoticeKind, Object, STATE_SCHEMA, Ts,
 };
 use crate::frame::{CameraId, ClockSource};
@@ -127,6 +127,7 @@ pub fn notice() -> Notice {
         kind: NoticeKind::CameraLost,
         camera: Some("gate".to_owned()),
         text: "Camera gate was lost.".to_owned(),
+        pct: None,
         replayed: false,
     }
 }
@@ -140,7 +141,14 @@ pub fn info() -> Info {
         started: "2026-09-30T10:00:00.000Z".to_owned(),
         config: "sha256:00".to_owned(),
         model: model(),
-        runtime: "OpenVINO".to_owned(),
+        runtime: "TensorRT 8.5.3.1, NVIDIA H100, fp16, 3 contexts".to_owned(),
+        engine: Some(EngineStamp {
+            tensorrt: "TensorRT 8.5.3.1".to_owned(),
+            gpu: Some("NVIDIA H100".to_owned()),
+            sm: Some("9.0".to_owned()),
+            precision: "fp16".to_owned(),
+            batch: 16,
+        }),
         schemas: BTreeMap::from([("cam/+/events".to_owned(), EVENT_SCHEMA.to_owned())]),
         cameras: vec!["gate".to_owned()],
     }
@@ -187,6 +195,7 @@ pub fn state() -> CameraState {
         size: Some([1920, 1080]),
         clock: Some(ClockSource::RtcpSr),
         fps: 0.0,
+        drops: 0,
         frames: FrameCounts::default(),
         frame_age_ms: 31.2,
     }

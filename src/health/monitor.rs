@@ -327,6 +327,7 @@ fn state(now: Instant, id: &CameraId, camera: &CameraInput, fps: f64) -> CameraS
         size: report.size.map(|(width, height)| [width, height]),
         clock: report.clock,
         fps: tenth(fps),
+        drops: camera.counts.overwritten + camera.counts.dropped,
         frames: camera.counts,
         frame_age_ms: tenth(camera.last_age.as_secs_f64() * 1e3),
     }

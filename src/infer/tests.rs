@@ -94,7 +94,7 @@ fn start(lanes: usize, script: Vec<Option<BackendError>>) -> Bench {
     let hanging = Arc::clone(&hangs);
     let open: Open = Box::new(move |wake| {
         let (name, digest, runtime) = ("scripted".to_owned(), String::new(), String::new());
-        let spec = ModelSpec { name, lanes, input: (8, 8), in_flight: 1, digest, runtime };
+        let spec = ModelSpec { name, lanes, input: (8, 8), in_flight: 1, digest, runtime, engine: None };
         Ok(Box::new(Scripted {
             spec,
             waiting: VecDeque::new(),

@@ -1,7 +1,7 @@
 //! Commands that come in by MQTT. What they say is checked here; what comes of them is the caller's to judge.
 //!
 //! A command is answered where it says: at its response topic with its correlation data (MQTT 5), else at
-//! `cmd/{name}/result`.
+//! `cmd/{name}/result`, for `enabled/set` at `cmd/enabled/result`.
 
 use crossbeam::channel::{Sender, TrySendError};
 use schemars::JsonSchema;
@@ -102,7 +102,7 @@ pub struct SnapshotCommand {
 pub struct Acknowledgement {
     /// [`ACK_SCHEMA`].
     pub schema: String,
-    /// Name of the command: the last level of its topic.
+    /// Name of the command, as its topic ends: `reload`, `enabled/set`.
     pub command: String,
     /// It was carried out. Otherwise nothing was changed.
     pub ok: bool,
@@ -171,27 +171,27 @@ pub struct Refusal {
 /// is published meanwhile to a subscriber like any other, and it is obeyed.
 pub fn judge(topics: &Topics, message: &Incoming) -> Judgement {
     let topic = &message.topic;
-    let (camera, name) = match (topics.camera_of_enabled_set(topic), topics.command_of(topic)) {
-        (Some(camera), _) => (Some(camera), "enabled/set"),
-        (None, Some(name)) => (None, name),
+    let (camera, name, result) = match (topics.camera_of_enabled_set(topic), topics.command_of(topic)) {
+        (Some(camera), _) => (Some(camera), "enabled/set", "enabled"),
+        (None, Some(name)) => (None, name, name),
         (None, None) => return Judgement::Ignore(format!("{topic}: not a command that is known")),
     };
     if message.retained {
         return Judgement::Ignore(format!("{topic}: a retained command is ignored: publish it without retain"));
     }
-    let result = camera.is_none().then(|| topics.command_result(name).as_str().to_owned());
-    let at = |topic: String, correlation| Reply { name: name.to_owned(), topic, correlation };
+    let result = || topics.command_result(result).as_str().to_owned();
+    let at = |topic: String, correlation| Some(Reply { name: name.to_owned(), topic, correlation });
+    // The result topic of `enabled/set` is that of all cameras.
+    let said = camera.as_ref().map_or_else(|| name.to_owned(), |camera| format!("{name} of {camera}"));
+    let refused =
+        |camera, reply, text: &str| Judgement::Refuse(Refusal { camera, reply, text: format!("{said}: {text}.") });
     let reply = match reply_topic(topics, message) {
-        Ok(Some(topic)) => Some(at(topic, message.correlation.clone())),
-        Ok(None) => result.map(|topic| at(topic, message.correlation.clone())),
-        Err(text) => {
-            let text = format!("{name}: {text}.");
-            return Judgement::Refuse(Refusal { camera, reply: result.map(|topic| at(topic, None)), text });
-        }
+        Ok(topic) => at(topic.unwrap_or_else(result), message.correlation.clone()),
+        Err(text) => return refused(camera, at(result(), None), text),
     };
     match command(camera.as_ref(), name, &message.body) {
         Ok(command) => Judgement::Obey(Request { command, reply }),
-        Err(text) => Judgement::Refuse(Refusal { camera, reply, text: format!("{name}: {text}.") }),
+        Err(text) => refused(camera, reply, &text),
     }
 }
 
@@ -303,14 +303,19 @@ mod tests {
         };
         let obey = |on| {
             let command = Command::SetEnabled { camera: gate.clone(), on };
-            Judgement::Obey(Request { command, reply: None })
+            let (name, topic) = ("enabled/set".to_owned(), "w/n/cmd/enabled/result".to_owned());
+            Judgement::Obey(Request { command, reply: Some(Reply { name, topic, correlation: None }) })
         };
         assert_eq!(judge(b"ON", false), obey(true));
         assert_eq!(judge(b"OFF", false), obey(false));
         assert!(matches!(judge(b"OFF", true), Judgement::Ignore(_)));
         for body in [&b"on"[..], b"", b"ON\n", b"\xff\xfe"] {
             let Judgement::Refuse(refusal) = judge(body, false) else { panic!("{body:?}") };
-            assert_eq!(refusal.camera, Some(gate.clone()));
+            assert_eq!(
+                (refusal.camera, refusal.reply.unwrap().topic.as_str()),
+                (Some(gate.clone()), "w/n/cmd/enabled/result")
+            );
+            assert!(refusal.text.starts_with("enabled/set of gate: give ON or OFF"), "{}", refusal.text);
         }
         assert!(matches!(super::judge(&topics(), &message("status", b"ON")), Judgement::Ignore(_)));
     }

@@ -22,8 +22,8 @@ pub const PACKET_BYTES_MAX: u32 = 4 << 20;
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Packet ids the client may use: more than the window, so that an id is free when its turn comes again.
 const PACKET_IDS: u16 = 64;
-/// How long the broker keeps a `detections` message for a subscriber, seconds.
-const LIVE_EXPIRY_S: u32 = 5;
+/// How long the broker keeps a message of QoS 0 for a subscriber, seconds.
+pub const LIVE_EXPIRY_S: u32 = 5;
 
 /// Protocol version of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -240,12 +240,13 @@ impl Client {
         }
     }
 
-    /// Asks for the messages of the filters, with the retain flag as it was published where the protocol can.
+    /// Asks for the messages of the filters, where the protocol can and `as_published` says so with the retain flag as it was
+    /// published; else the flag is set on those alone that were kept from before.
     ///
     /// # Errors
     ///
     /// As [`Client::publish`].
-    pub fn subscribe(&self, filters: &[String]) -> Result<(), Fault> {
+    pub fn subscribe(&self, filters: &[String], as_published: bool) -> Result<(), Fault> {
         match self {
             Client::V4(client) => {
                 let filters = filters.iter().map(|f| rumqttc::SubscribeFilter::new(f.clone(), QoS::AtLeastOnce));
@@ -255,7 +256,7 @@ impl Client {
                 let filters = filters.iter().map(|filter| {
                     let mut filter =
                         v5::mqttbytes::v5::Filter::new(filter.clone(), v5::mqttbytes::QoS::AtLeastOnce);
-                    filter.preserve_retain = true;
+                    filter.preserve_retain = as_published;
                     filter
                 });
                 client.try_subscribe_many(filters).map_err(|_| Fault::client_full())

@@ -220,6 +220,17 @@ impl Consumers {
         self.wanted.frigate.as_ref().map(|prefix| frigate::available(prefix, false).topic)
     }
 
+    /// Where Home Assistant says that it has started, if it is told of this box.
+    pub fn birth_topic(&self) -> Option<String> {
+        self.wanted.homeassistant.as_deref().map(homeassistant::birth_topic)
+    }
+
+    /// Whether a retained topic of ours is a device of Home Assistant.
+    pub fn is_device(&self, topic: &str) -> bool {
+        let prefix = self.wanted.homeassistant.as_ref();
+        prefix.is_some_and(|prefix| is_below(&format!("{}/device", prefix.trim_end_matches('/')), topic))
+    }
+
     /// What is said at the end, all of it retained.
     pub fn farewell(&self) -> Vec<Message> {
         self.wanted.frigate.iter().map(|prefix| frigate::available(prefix, false)).collect()

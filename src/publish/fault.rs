@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rumqttc::v5;
 use rumqttc::v5::mqttbytes::v5::{ConnectReturnCode, DisconnectReasonCode};
 
-use super::connection::{CONNECT_TIMEOUT, Endpoint, Version, explain_io};
+use super::connection::{CONNECT_TIMEOUT, Endpoint, PACKET_BYTES_MAX, Version, explain_io};
 use super::tls;
 
 /// A fault that repeats is logged once in this time.
@@ -22,6 +22,8 @@ pub enum Kind {
     ClosedEarly,
     /// It does not let us in, or wants us gone: retry slowly.
     Unwelcome,
+    /// It sent more than may come in.
+    TooLarge,
     /// Anything else: retry with back-off.
     Network,
     /// Nothing went wrong: it is time to stop.
@@ -79,6 +81,9 @@ impl Fault {
             E::MqttState(StateError::Deserialization(mqttbytes::Error::Io(error)) | StateError::Io(error)) => {
                 from_io(error, endpoint)
             }
+            E::MqttState(StateError::Deserialization(mqttbytes::Error::PayloadSizeLimitExceeded(bytes))) => {
+                too_large(endpoint, *bytes)
+            }
             E::MqttState(StateError::Deserialization(_)) | E::NotConnAck(_) => {
                 garbled(endpoint, Version::V4, error)
             }
@@ -109,6 +114,9 @@ impl Fault {
             E::MqttState(StateError::AwaitPingResp) => no_ping(endpoint),
             E::MqttState(StateError::Deserialization(Bytes::Io(error)) | StateError::Io(error)) => {
                 from_io(error, endpoint)
+            }
+            E::MqttState(StateError::Deserialization(Bytes::PayloadSizeLimitExceeded { pkt_size, .. })) => {
+                too_large(endpoint, *pkt_size)
             }
             E::MqttState(StateError::Deserialization(_)) | E::NotConnAck(_) => garbled(endpoint, version, error),
             E::MqttState(StateError::ServerDisconnect { reason_code, .. }) => sent_away(endpoint, *reason_code),
@@ -151,6 +159,14 @@ fn no_ping(endpoint: &Endpoint) -> Fault {
 fn closed(endpoint: &Endpoint) -> Fault {
     let name = endpoint.name();
     Fault::new(Kind::ClosedEarly, format!("the broker {name} closed the connection"))
+}
+
+fn too_large(endpoint: &Endpoint, bytes: usize) -> Fault {
+    let (name, most) = (endpoint.name(), PACKET_BYTES_MAX >> 20);
+    let text = format!(
+        "the broker {name} sent a message of {bytes} bytes, more than the {most} MiB that may come in; connecting anew"
+    );
+    Fault::new(Kind::TooLarge, text)
 }
 
 fn garbled(endpoint: &Endpoint, version: Version, error: &dyn Error) -> Fault {

@@ -60,6 +60,7 @@ use crate::metrics::PublishMetrics;
 use crate::worker::Heartbeat;
 
 pub use commands::{Acknowledgement, CameraCommand, Command, ReloadCommand, Reply, Request, SnapshotCommand};
+pub use connection::LIVE_EXPIRY_S;
 pub use consumers::{Card, Wanted};
 pub use notice::Identity;
 pub use topic::{Topic, TopicError, Topics};
@@ -273,6 +274,11 @@ impl Publisher {
     /// than 4,096 messages.
     pub fn notice(&self, kind: NoticeKind, camera: Option<&CameraId>, text: String) {
         self.give(Input::Message(self.shared.notices.draft(kind, camera, text)));
+    }
+
+    /// A notice of an engine that is being built: `pct`, 0..100, is done; `None` where it failed. As [`Publisher::notice`].
+    pub fn engine_build(&self, pct: Option<u8>, text: String) {
+        self.give(Input::Message(self.shared.notices.build(pct, text)));
     }
 
     /// An event of a track, which gets its number here. As [`Publisher::notice`]; until its `end` was

@@ -38,7 +38,17 @@ impl Notices {
 
     /// A notice of now.
     pub fn draft(&self, kind: NoticeKind, camera: Option<&CameraId>, text: String) -> Draft {
-        let notice = Notice {
+        Draft::notice(self.topic.clone(), self.notice(kind, camera, text))
+    }
+
+    /// One of an engine that is being built, of which `pct` per cent are done.
+    pub fn build(&self, pct: Option<u8>, text: String) -> Draft {
+        let notice = Notice { pct, ..self.notice(NoticeKind::EngineBuild, None, text) };
+        Draft::notice(self.topic.clone(), notice)
+    }
+
+    fn notice(&self, kind: NoticeKind, camera: Option<&CameraId>, text: String) -> Notice {
+        Notice {
             schema: NOTICE_SCHEMA.to_owned(),
             node: self.identity.node.clone(),
             boot: self.identity.boot.clone(),
@@ -47,9 +57,9 @@ impl Notices {
             kind,
             camera: camera.map(|camera| camera.as_str().to_owned()),
             text,
+            pct: None,
             replayed: false,
-        };
-        Draft::notice(self.topic.clone(), notice)
+        }
     }
 }
 
@@ -75,6 +85,19 @@ pub fn is_dead_letter_notice(body: &[u8]) -> bool {
 mod tests {
     use super::*;
     use crate::publish::topic::Topics;
+
+    #[test]
+    fn a_build_says_how_far_it_is_and_nothing_else_does() {
+        let identity = Identity { node: "n".to_owned(), boot: "0123ab".to_owned() };
+        let notices = Notices::new(identity, Topics::new("w", "n").unwrap().notice());
+        let pct = |draft: Draft| {
+            let body: serde_json::Value = serde_json::from_slice(&draft.body(0).unwrap().0).unwrap();
+            body.get("pct").cloned()
+        };
+        assert_eq!(pct(notices.build(Some(40), "40 %".to_owned())), Some(40.into()));
+        assert_eq!(pct(notices.build(None, "it failed".to_owned())), None);
+        assert_eq!(pct(notices.draft(NoticeKind::Started, None, "hello".to_owned())), None);
+    }
 
     #[test]
     fn replaying_changes_one_field_and_nothing_else() {

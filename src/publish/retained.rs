@@ -43,6 +43,15 @@ impl RetainedMap {
         self.by_topic.insert(topic.to_owned(), (self.version, body.map(Arc::from)));
     }
 
+    /// The topics that hold a message and that `which` picks are to be sent again, as if they had changed.
+    pub fn renew(&mut self, which: impl Fn(&str) -> bool) {
+        let picked = self.by_topic.iter_mut().filter(|(topic, (_, body))| body.is_some() && which(topic));
+        for (_, (version, _)) in picked {
+            self.version += 1;
+            *version = self.version;
+        }
+    }
+
     /// The version of the last change.
     pub fn version(&self) -> u64 {
         self.version
@@ -101,6 +110,10 @@ mod tests {
         assert_eq!((second.topic.as_str(), second.body), ("b", None));
         assert_eq!(map.next_after(second.version), None);
         assert_eq!(map.topics().collect::<Vec<_>>(), ["a"]);
+        map.set("c", Some(b"3"));
+        map.renew(|topic| topic != "c");
+        let again = map.next_after(second.version + 1).unwrap();
+        assert_eq!((again.topic.as_str(), again.body), ("a", first.body.clone()), "the tombstone is left alone");
         assert!(!map.acknowledged("a", first.version));
         assert!(!map.acknowledged("b", second.version - 1));
         assert!(map.acknowledged("b", second.version));

@@ -66,12 +66,12 @@ pub struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    /// Greets the broker.
+    /// Greets the broker; asks for commands and for what other consumers say where it `hears`.
     ///
     /// # Errors
     ///
     /// The client takes no message.
-    pub fn open(shared: &'a Shared, client: &'a Client, limits: Limits) -> Result<Self, Fault> {
+    pub fn open(shared: &'a Shared, client: &'a Client, limits: Limits, hears: bool) -> Result<Self, Fault> {
         let mut session = Self {
             shared,
             client,
@@ -84,7 +84,12 @@ impl<'a> Session<'a> {
             proven: false,
             unanswered: None,
         };
-        client.subscribe(&[shared.topics.enabled_set_filter(), shared.topics.command_filter()])?;
+        if hears {
+            client.subscribe(&[shared.topics.enabled_set_filter(), shared.topics.command_filter()], true)?;
+            if let Some(birth) = shared.consumers.birth_topic() {
+                client.subscribe(&[birth], false)?;
+            }
+        }
         session.publish(shared.topics.status().as_str(), true, b"online".to_vec(), Item::Status)?;
         shared.live.open();
         Ok(session)
@@ -170,10 +175,12 @@ impl<'a> Session<'a> {
             Happened::Settled(pkid, verdict) => self.settled(pkid, verdict)?,
             Happened::Incoming(message) => self.incoming(&message, commands),
             Happened::SubscriptionRefused(reason) => {
-                let [cameras, others] =
-                    [self.shared.topics.enabled_set_filter(), self.shared.topics.command_filter()];
+                let mut filters =
+                    vec![self.shared.topics.enabled_set_filter(), self.shared.topics.command_filter()];
+                filters.extend(self.shared.consumers.birth_topic());
+                let filters = filters.join(" or ");
                 tracing::warn!(
-                    "the broker refused to deliver {cameras} or {others} ({reason}): not every command by MQTT is heard"
+                    "the broker refused to deliver {filters} ({reason}): not everything sent there is heard"
                 );
             }
             Happened::Disconnected => return Ok(true),
@@ -314,6 +321,13 @@ impl<'a> Session<'a> {
     }
 
     fn incoming(&self, message: &Incoming, commands: &crossbeam::channel::Sender<Request>) {
+        if self.shared.consumers.birth_topic().as_ref() == Some(&message.topic) {
+            // One that was kept is from before this connection, on which every device is told of anyway.
+            if message.body == b"online" && !message.retained {
+                self.shared.spool.renew_retained(|topic| self.shared.consumers.is_device(topic));
+            }
+            return;
+        }
         let refusal = match commands::judge(&self.shared.topics, message) {
             Judgement::Obey(request) => match commands::hand_on(commands, request) {
                 Ok(()) => return,

@@ -332,6 +332,11 @@ impl Spool {
         }
     }
 
+    /// The retained messages of the topics that `which` picks are to be sent again.
+    pub fn renew_retained(&self, which: impl Fn(&str) -> bool) {
+        self.map().renew(which);
+    }
+
     /// What a retained topic holds.
     pub fn retained_body(&self, topic: &str) -> Option<Vec<u8>> {
         self.map().body(topic).map(<[u8]>::to_vec)

@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::Sender;
 use tokio::time::{sleep, timeout};
 
-use super::connection::{Endpoint, Events, Happened, Version};
+use super::connection::{Endpoint, Events, Happened, PACKET_BYTES_MAX, Version};
 use super::fault::{Complaints, Fault, Kind};
 use super::session::Session;
 use super::spool::Batch;
 use super::{Request, Shared};
 use crate::config::MqttProtocol;
+use crate::event::NoticeKind;
 use crate::worker::Backoff;
 
 /// Waits between attempts.
@@ -23,6 +24,10 @@ const BACKOFF_MAX: Duration = Duration::from_secs(60);
 const UNWELCOME_WAIT: Duration = Duration::from_secs(30);
 /// The loop looks at the clock this often.
 const TICK: Duration = Duration::from_secs(1);
+/// A connection that a message too large has ended so soon was ended by one that the broker keeps.
+const KEPT_COMES_WITHIN: Duration = Duration::from_secs(30);
+/// So many connections in a row are ended by such a message; on the next none is asked for.
+const TOO_LARGE_MAX: u32 = 2;
 /// Part of the stop's time that is kept for the good-bye.
 const GOODBYE: Duration = Duration::from_millis(500);
 
@@ -96,13 +101,15 @@ pub struct Worker<'a> {
     commands: Sender<Request>,
     choice: Choice,
     greeted: RefCell<Complaints>,
+    /// Connections in a row that a message too large has ended.
+    too_large: u32,
 }
 
 impl<'a> Worker<'a> {
     /// Not yet connected.
     pub fn new(shared: &'a Shared, endpoint: Endpoint, protocol: MqttProtocol, commands: Sender<Request>) -> Self {
         let choice = Choice { protocol, v4_only: false, v4_next: false };
-        Self { shared, endpoint, commands, choice, greeted: RefCell::default() }
+        Self { shared, endpoint, commands, choice, greeted: RefCell::default(), too_large: 0 }
     }
 
     /// Connects again and again until told to stop.
@@ -111,7 +118,7 @@ impl<'a> Worker<'a> {
         let mut complaints = Complaints::default();
         loop {
             let stopping = self.shared.stop_at().is_some();
-            let version = self.choice.version();
+            let (version, begun) = (self.choice.version(), Instant::now());
             let Err(end) = self.run_once(version).await else { break };
             if end.fault.kind == Kind::Stopping {
                 break;
@@ -120,6 +127,7 @@ impl<'a> Worker<'a> {
             if end.proven {
                 backoff.reset();
             }
+            self.learn_size(end.fault.kind, begun.elapsed());
             let mut text = end.fault.text;
             if end.fault.kind == Kind::ClosedEarly && !end.accepted {
                 text.push_str(" without accepting us: check mqtt.protocol, mqtt.user and its password_file");
@@ -147,6 +155,32 @@ impl<'a> Worker<'a> {
         }
         if let Err(error) = self.shared.spool.commit(&Batch::default()) {
             tracing::error!("the last acknowledgements could not be written ({error}): some messages come again");
+        }
+    }
+
+    /// Over MQTT 5 the broker keeps to itself what is too large for us. Over 3.1.1 it ends the connection, and one that is
+    /// retained would end each: in the end no message is asked for, so that all others go out.
+    fn learn_size(&mut self, kind: Kind, lived: Duration) {
+        if kind != Kind::TooLarge {
+            self.too_large = 0;
+            return;
+        }
+        self.too_large = if lived < KEPT_COMES_WITHIN { self.too_large + 1 } else { 1 };
+        let (topics, most) = (&self.shared.topics, PACKET_BYTES_MAX >> 20);
+        let filters = format!("{} or {}", topics.command_filter(), topics.enabled_set_filter());
+        let text = match self.too_large {
+            TOO_LARGE_MAX => format!(
+                "The broker keeps a message of more than {most} MiB at {filters}: no command is heard on the next connection. Clear it \
+                 by an empty retained message, and start the broker or this box again."
+            ),
+            _ => format!(
+                "A message of more than {most} MiB came to {filters}, and ended the connection to the broker."
+            ),
+        };
+        tracing::warn!("{text}");
+        let messages = vec![self.shared.notices.draft(NoticeKind::CommandRefused, None, text)];
+        if let Err(error) = self.shared.spool.commit(&Batch { messages, ..Batch::default() }) {
+            tracing::error!("the spool cannot be written: {error}");
         }
     }
 
@@ -202,7 +236,7 @@ impl<'a> Worker<'a> {
                     }
                     self.shared.metrics.connects.inc();
                     self.shared.set_problem(None);
-                    *session = Some(Session::open(self.shared, client, limits)?);
+                    *session = Some(Session::open(self.shared, client, limits, self.too_large < TOO_LARGE_MAX)?);
                     self.shared.metrics.connected.set(1);
                 }
                 (Some(session), happened) => {

@@ -3,10 +3,14 @@
 use std::process::Command;
 use std::time::Duration;
 
+use tempfile::TempDir;
+use watchpost::config::{MqttConfig, MqttProtocol};
 use watchpost::event::{CameraStatus, NoticeKind};
-use watchpost::publish::Acknowledgement;
+use watchpost::publish::{Acknowledgement, Command as ToDo};
 
-use crate::support::daemon::{Daemon, camera, witness};
+use crate::support::daemon::{Daemon, Heard, camera, witness};
+use crate::support::mosquitto::{Mosquitto, PATIENCE, Subscriber, wait_until};
+use crate::support::publisher::{Box, config, notice};
 
 const LIMIT: Duration = Duration::from_secs(60);
 const COMES: &str = "{\"id\":\"comes\",\"url\":\"test://?size=320x240&fps=5\"}";
@@ -26,10 +30,13 @@ pub fn ask(daemon: &Daemon, topic: &str, body: &str) -> Acknowledgement {
 
 /// Asks over MQTT 3.1.1; the answer on the command's result topic.
 pub fn tell(daemon: &mut Daemon, name: &str, body: &[u8]) -> Acknowledgement {
-    let topic = format!("cmd/{name}/result");
+    let (topic, asked) = match name.starts_with("cam/") {
+        true => ("cmd/enabled/result".to_owned(), name.to_owned()),
+        false => (format!("cmd/{name}/result"), format!("cmd/{name}")),
+    };
     daemon.listen();
     daemon.heard.texts.remove(&topic);
-    daemon.publish_bytes(&format!("cmd/{name}"), body);
+    daemon.publish_bytes(&asked, body);
     daemon.until("the answer", LIMIT, |heard| heard.texts.contains_key(&topic));
     serde_json::from_str(daemon.heard.text(&topic)).unwrap()
 }
@@ -95,6 +102,11 @@ fn without_a_response_topic_the_result_topic_has_the_answer() {
     daemon.until("its state", LIMIT, |heard| heard.text("cam/comes/status") == "online");
     let seqs: Vec<u64> = daemon.heard.of("comes").iter().map(|(_, message)| message.seq).collect();
     assert!(seqs.windows(2).all(|pair| pair[0] < pair[1]), "{seqs:?}");
+    let off = tell(&mut daemon, "cam/comes/enabled/set", b"OFF");
+    assert!(off.ok && off.command == "enabled/set" && off.text.as_ref().unwrap().contains("comes"), "{off:?}");
+    daemon.until("the camera to be off", LIMIT, |heard| heard.is("comes", CameraStatus::Disabled));
+    let nobody = tell(&mut daemon, "cam/nobody/enabled/set", b"OFF");
+    assert!(!nobody.ok && nobody.error.as_ref().unwrap().contains("nobody"), "{nobody:?}");
     assert!(!tell(&mut daemon, "camera", edit("remove", "{\"id\":\"nobody\"}").as_bytes()).ok);
     assert!(tell(&mut daemon, "reload", b"").ok);
     assert!(daemon.stop().0.success());
@@ -119,12 +131,20 @@ fn hostile_and_retained_commands_change_nothing_and_are_told() {
     ];
     hostile.push(("camera", vec![b' '; 70_000]));
     hostile.push(("camera", (0..=255).cycle().take(50_000).collect()));
-    let refusals = |daemon: &Daemon| daemon.heard.notices_of(NoticeKind::CommandRefused, None).len();
+    let set = "cam/witness/enabled/set";
+    hostile.extend([
+        (set, b"perhaps".to_vec()),
+        (set, vec![b'F'; 70_000]),
+        (set, vec![0xff; 100]),
+        (set, Vec::new()),
+    ]);
+    let told_of =
+        |heard: &Heard| heard.notices.iter().filter(|(_, n)| n.kind == NoticeKind::CommandRefused).count();
     for (name, body) in hostile {
-        let told = refusals(&daemon);
+        let told = told_of(&daemon.heard);
         let answer = tell(&mut daemon, name, &body);
         assert!(!answer.ok && answer.error.is_some(), "{answer:?}");
-        daemon.until("a notice", LIMIT, |heard| heard.notices_of(NoticeKind::CommandRefused, None).len() > told);
+        daemon.until("a notice", LIMIT, |heard| told_of(heard) > told);
     }
     // To a daemon that was there already 3.1.1 could not tell it from another; MQTT 5 can.
     daemon.publish_retained("cmd/camera", &edit("add", COMES));
@@ -154,4 +174,49 @@ fn answers_do_not_go_where_the_box_says_other_things() {
     assert_eq!(daemon.heard.text("status"), "online");
     assert!(!daemon.heard.states.contains_key("comes"));
     daemon.finish();
+}
+
+/// Over MQTT 5 the broker keeps it to itself. Over 3.1.1 it ends two connections; on the next no command is asked for, and all
+/// others are sent.
+#[test]
+fn a_kept_command_that_is_too_large_does_not_end_every_connection() {
+    let huge = "x".repeat(5 << 20);
+    for protocol in [MqttProtocol::V5, MqttProtocol::V4] {
+        let (mut broker, state) = (Mosquitto::start(&[]), TempDir::new().unwrap());
+        let watch = Subscriber::start(broker.port(), "watchpost/box/+", None);
+        watch.publish("watchpost/box/cmd/camera", &huge, true);
+        assert_eq!(Subscriber::start(broker.port(), "watchpost/box/cmd/+", None).next().body.len(), huge.len());
+        let tested = Box::start(&MqttConfig { protocol, ..config(broker.port()) }, state.path());
+        let online = || while watch.next_of("watchpost/box/status").text() != "online" {};
+        let is_heard = || {
+            watch.publish("watchpost/box/cmd/reload", "", false);
+            assert_eq!(tested.commands.recv_timeout(PATIENCE).map(|asked| asked.command), Ok(ToDo::Reload));
+        };
+        if protocol == MqttProtocol::V5 {
+            online();
+            is_heard();
+            watch.publish("watchpost/box/cmd/camera", &huge, false);
+            is_heard();
+            assert_eq!(tested.finish().failures.get(), 0);
+            continue;
+        }
+        let told = [(); 2].map(|()| notice(&watch.next_of("watchpost/box/notice").body).text);
+        assert!(told[0].contains("more than 4 MiB came to watchpost/box/cmd/+"), "{told:?}");
+        assert!(told[1].contains("keeps a message of more than 4 MiB"), "{told:?}");
+        wait_until("a connection without commands", || tested.metrics.connects.get() == 3);
+        tested.notices(0..1);
+        assert_eq!(notice(&watch.next_of("watchpost/box/notice").body).text, "n0");
+        assert_eq!((tested.metrics.failures.get(), tested.metrics.connected.get()), (2, 1));
+        // This broker keeps nothing over its end.
+        broker.restart();
+        watch.messages.try_iter().for_each(drop);
+        online();
+        is_heard();
+        // Not kept, it ends one connection.
+        watch.publish("watchpost/box/cmd/camera", &huge, false);
+        assert_eq!(watch.next_of("watchpost/box/status").text(), "offline");
+        online();
+        is_heard();
+        tested.finish();
+    }
 }

@@ -12,8 +12,11 @@ use crate::support::daemon::{Daemon, Heard, witness};
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// The right half of the picture, and a line down its middle.
-const SCENE: &str = "[[camera.zone]]\nname = \"right\"\npolygon = [[0.5, 0.0], [1.0, 0.0], [1.0, 1.0], [0.5, 1.0]]\n\
+pub const SCENE: &str = "[[camera.zone]]\nname = \"right\"\npolygon = [[0.5, 0.0], [1.0, 0.0], [1.0, 1.0], [0.5, 1.0]]\n\
     [[camera.line]]\nname = \"middle\"\npoints = [[0.5, 0.0], [0.5, 1.0]]\n";
+
+/// The sections of other consumers.
+pub const CONSUMERS: [&str; 5] = ["homeassistant", "frigate", "deepstream", "onvif", "cloudevents"];
 
 /// The events of each track in order, without those that came twice.
 fn lives(events: &[Event]) -> BTreeMap<String, Vec<&Event>> {
@@ -141,7 +144,7 @@ fn after_kill_9_the_next_start_ends_what_was_open_once() {
 fn frigates_available_is_offline_after_kill_9_and_after_a_stop() {
     const AVAILABLE: &str = "frigate/available";
     let _cores = all_cores();
-    let sections = format!("{}[frigate]\nenabled = true\n{}", witness(), own_prefix("frigate"));
+    let sections = witness() + &consumer("frigate");
     let Some(mut daemon) = Daemon::start("", &sections) else { return };
     let said = |daemon: &mut Daemon, word: &str| {
         daemon.heard.texts.remove(AVAILABLE);
@@ -164,9 +167,7 @@ fn frigates_available_is_offline_after_kill_9_and_after_a_stop() {
 fn other_consumers_are_told_in_their_own_forms() {
     let _cores = all_cores();
     let Some(walk) = clip(Clip::H264) else { return };
-    let switches: String = ["homeassistant", "frigate", "deepstream", "onvif", "cloudevents"]
-        .map(|name| format!("[{name}]\nenabled = true\n{}", own_prefix(name)))
-        .concat();
+    let switches: String = CONSUMERS.map(consumer).concat();
     let camera = format!("[[camera]]\nid = \"walk\"\nurl = {walk:?}\npace = \"fast\"\n{SCENE}");
     let Some(mut daemon) = Daemon::start("", &(camera + &switches + "[events]\nlabels = [\"person\"]\n")) else {
         return;
@@ -198,7 +199,11 @@ fn other_consumers_are_told_in_their_own_forms() {
     }
 }
 
-/// Below what the test listens to.
+/// A section that switches another consumer on, below what the test listens to.
+pub fn consumer(name: &str) -> String {
+    format!("[{name}]\nenabled = true\n{}", own_prefix(name))
+}
+
 fn own_prefix(name: &str) -> String {
     match name {
         "homeassistant" | "frigate" => format!("prefix = \"watchpost/box/{name}\"\n"),

@@ -14,7 +14,7 @@ use watchpost::event::{CameraState, CameraStatus, Detections, Event, FrameCounts
 
 use super::assets::find_assets;
 use super::link::{Condition, Link};
-use super::mosquitto::{Mosquitto, PATIENCE, Subscriber, free_port};
+use super::mosquitto::{Message, Mosquitto, PATIENCE, Subscriber, free_port};
 use super::{onnx, schemas};
 
 /// Longest a stop may take: `stop_deadline` below, and a little.
@@ -93,8 +93,11 @@ impl Heard {
         self.notices.iter().filter(|(_, n)| n.kind == kind && n.camera.as_deref() == camera).collect()
     }
 
-    fn take(&mut self, topic: &str, body: &[u8]) {
-        schemas::check(topic, body);
+    fn take(&mut self, message: &Message) {
+        let (topic, body) =
+            (message.topic.strip_prefix("watchpost/box/").expect(&message.topic), &message.body[..]);
+        let channel = schemas::check(&message.topic, body);
+        assert!(!message.retained || channel.is_none_or(schemas::Channel::is_retained), "{topic} is retained");
         if body.is_empty() {
             // A retained topic is cleared.
             self.texts.insert(topic.to_owned(), String::new());
@@ -284,8 +287,7 @@ impl Daemon {
             assert!(Instant::now() < deadline, "waited in vain for: {what}; {}", self.last_words());
             let slice = deadline.min(Instant::now() + Duration::from_secs(1));
             if let Ok(message) = self.watch.messages.recv_deadline(slice) {
-                let topic = message.topic.strip_prefix("watchpost/box/").expect(&message.topic);
-                self.heard.take(topic, &message.body);
+                self.heard.take(&message);
                 continue;
             }
             let ended = if self.stopping { None } else { self.child.try_wait().unwrap() };
@@ -296,8 +298,7 @@ impl Daemon {
     /// Takes what has come, without waiting.
     pub fn listen(&mut self) {
         while let Ok(message) = self.watch.messages.try_recv() {
-            let topic = message.topic.strip_prefix("watchpost/box/").expect(&message.topic);
-            self.heard.take(topic, &message.body);
+            self.heard.take(&message);
         }
     }
 
@@ -392,6 +393,8 @@ impl Daemon {
             self.heard.states.iter().map(|(camera, states)| (camera.clone(), last(states))).collect();
         for (camera, c) in &counts {
             let accounted = c.inferred + c.overwritten + c.skipped_fps + c.gated + c.dropped;
+            let drops = self.heard.state(camera).unwrap().drops;
+            assert_eq!(drops, c.overwritten + c.dropped, "{camera}");
             assert_eq!(c.decoded, accounted, "{camera}: a frame without account: {c:?}");
             let heard = self.heard.count(camera) as u64;
             assert!(heard <= c.inferred, "{camera}: {heard} messages of {c:?}");

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, Sender, bounded};
-use rumqttc::{Client, Event, MqttOptions, Packet, QoS};
+use rumqttc::{Client, Event, MqttOptions, Packet, QoS, v5};
 use tempfile::TempDir;
 use watchpost::worker::spawn;
 
@@ -197,7 +197,12 @@ fn pump(mut from: TcpStream, mut to: TcpStream) {
 pub struct Message {
     pub topic: String,
     pub body: Vec<u8>,
+    /// To a [`Subscriber`]: the broker kept it from before. To a [`Witness`]: as it was published.
     pub retained: bool,
+    /// At most that of the subscription: 0 to a [`Subscriber`].
+    pub qos: u8,
+    /// Seconds until it expires, over MQTT 5.
+    pub expiry: Option<u32>,
 }
 
 impl Message {
@@ -279,7 +284,8 @@ fn listen(
             Ok(Event::Incoming(Packet::SubAck(_))) => subscribed.send(()).unwrap(),
             Ok(Event::Incoming(Packet::Publish(publish))) => {
                 let body = publish.payload.to_vec();
-                let message = Message { topic: publish.topic, body, retained: publish.retain };
+                let (retained, qos) = (publish.retain, publish.qos as u8);
+                let message = Message { topic: publish.topic, body, retained, qos, expiry: None };
                 if messages.send(message).is_err() {
                     return;
                 }
@@ -289,6 +295,63 @@ fn listen(
             Err(_) => std::thread::sleep(Duration::from_millis(10)),
         }
     }
+}
+
+/// A subscriber over MQTT 5 at QoS 1 that hears every message as it was published. It does not come back after a failure.
+pub struct Witness {
+    pub messages: Receiver<Message>,
+    client: v5::Client,
+}
+
+impl Witness {
+    /// Subscribes at a port of this machine, and waits until that is confirmed.
+    pub fn start(port: u16, filter: &str) -> Self {
+        let mut options = v5::MqttOptions::new(format!("witness-{}", fastrand::u64(..)), "127.0.0.1", port);
+        options.set_max_packet_size(Some(8 << 20));
+        let (client, mut connection) = v5::Client::new(options, 64);
+        let mut filter = v5::mqttbytes::v5::Filter::new(filter, v5::mqttbytes::QoS::AtLeastOnce);
+        filter.preserve_retain = true;
+        client.subscribe_many([filter]).unwrap();
+        let (messages_in, messages) = bounded(100_000);
+        let (subscribed_in, subscribed) = bounded(1);
+        spawn("witness", move || {
+            for event in connection.iter() {
+                match event {
+                    Ok(v5::Event::Incoming(v5::mqttbytes::v5::Packet::SubAck(_))) => {
+                        subscribed_in.send(()).unwrap()
+                    }
+                    Ok(v5::Event::Incoming(v5::mqttbytes::v5::Packet::Publish(publish))) => {
+                        if messages_in.send(witnessed(publish)).is_err() {
+                            return;
+                        }
+                    }
+                    Ok(v5::Event::Outgoing(rumqttc::Outgoing::Disconnect)) | Err(_) => return,
+                    Ok(_) => {}
+                }
+            }
+        });
+        subscribed.recv_timeout(PATIENCE).expect("the subscription is confirmed");
+        Self { messages, client }
+    }
+
+    /// All that comes before a message to this topic.
+    pub fn until(&self, topic: &str) -> Vec<Message> {
+        let next = || self.messages.recv_timeout(PATIENCE).expect("a message comes");
+        std::iter::repeat_with(next).take_while(|message| message.topic != topic).collect()
+    }
+}
+
+impl Drop for Witness {
+    fn drop(&mut self) {
+        let _ = self.client.try_disconnect();
+    }
+}
+
+fn witnessed(publish: v5::mqttbytes::v5::Publish) -> Message {
+    let topic = String::from_utf8(publish.topic.to_vec()).unwrap();
+    let expiry = publish.properties.and_then(|properties| properties.message_expiry_interval);
+    let (body, retained, qos) = (publish.payload.to_vec(), publish.retain, publish.qos as u8);
+    Message { topic, body, retained, qos, expiry }
 }
 
 /// A broker that speaks MQTT 3.1.1 only and acknowledges nothing but connections: the protocol levels it was

@@ -10,7 +10,7 @@ use watchpost::config::{Broker, MqttConfig, MqttProtocol, TlsConfig};
 use watchpost::event::{Detections, Event, EventKind, LatMs, Model, Notice, NoticeKind, Ts};
 use watchpost::frame::{CameraId, ClockSource};
 use watchpost::metrics::PublishMetrics;
-use watchpost::publish::{self, Identity, Publisher, Request, Running, Wanted};
+use watchpost::publish::{self, Card, Identity, Publisher, Request, Running, Wanted};
 
 use super::mosquitto::{PATIENCE, wait_until};
 
@@ -89,6 +89,15 @@ impl Box {
         self.running.finish(STOP);
         self.metrics
     }
+}
+
+/// Where Home Assistant is told of the box and its camera, in the order of their topics.
+pub const DEVICES: [&str; 2] = ["homeassistant/device/box/config", "homeassistant/device/box_gate/config"];
+
+/// Home Assistant is told of the box and its camera.
+pub fn homeassistant() -> Wanted {
+    let cameras = [(gate(), Card::default())].into();
+    Wanted { homeassistant: Some("homeassistant".to_owned()), cameras, ..Wanted::default() }
 }
 
 pub fn gate() -> CameraId {

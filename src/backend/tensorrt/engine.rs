@@ -10,6 +10,7 @@ use crate::engine::Manifest;
 use crate::engine::built::{self, Name};
 use crate::engine::order::{self, OrderError};
 use crate::engine::stamp::{Stamp, Wanted, refusal, short};
+use crate::event::EngineStamp;
 use crate::gpu::error::GpuError;
 use crate::gpu::head::HeadPlan;
 use crate::gpu::kernels::Kernels;
@@ -32,6 +33,8 @@ pub struct Loaded {
     pub digest: String,
     /// What runs it, for people.
     pub runtime: String,
+    /// What it was built for.
+    pub stamp: EngineStamp,
 }
 
 /// The engine file that a configuration means, and whether it serves.
@@ -240,12 +243,20 @@ fn load(settings: &Settings, path: &Path, stamp: &Stamp) -> Result<Result<Loaded
     let plan = plan(settings, &engine)?;
     let (contexts, precision) = (settings.tensorrt.contexts, stamp.options.precision);
     let runtime = format!("{}, {}, {precision}, {contexts} contexts", stamp.tensorrt, settings.device.name());
-    Ok(Ok(Loaded { engine, plan, digest: short(&stamp.sha256).to_owned(), runtime }))
+    let (digest, stamp) = (short(&stamp.sha256).to_owned(), essentials(stamp));
+    Ok(Ok(Loaded { engine, plan, digest, runtime, stamp }))
 }
 
 /// Where compiled kernels are kept.
 fn kernel_cache(settings: &Settings) -> Option<PathBuf> {
     settings.state_dir.as_ref().map(|folder| folder.join("kernels"))
+}
+
+/// What messages say of a stamp.
+fn essentials(stamp: &Stamp) -> EngineStamp {
+    let (gpu, sm) = stamp.gpu.as_ref().map(|gpu| (gpu.name.clone(), gpu.sm.clone())).unzip();
+    let (tensorrt, precision) = (stamp.tensorrt.to_string(), stamp.options.precision.to_string());
+    EngineStamp { tensorrt, gpu, sm, precision, batch: stamp.options.batch }
 }
 
 /// What an engine's tensors mean.

@@ -2,6 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::publish::LIVE_EXPIRY_S;
+
 /// What is in a message.
 #[derive(Clone, Copy)]
 enum Content {
@@ -22,8 +24,8 @@ enum Writer {
     Retained,
     /// We do, at QoS 1.
     Spooled,
-    /// We do, at QoS 0; it expires after so many seconds where that is not 0.
-    Live(u32),
+    /// We do, at QoS 0; it expires after [`LIVE_EXPIRY_S`].
+    Live,
     /// Others do, and we read it.
     Others,
 }
@@ -32,6 +34,7 @@ use Content::{Count, Jpeg, Json, Words};
 use Writer::{Live, Others, Retained, Spooled};
 
 const ONLINE: Content = Words(&["online", "offline"]);
+const CAMERA_STATUS: Content = Words(&["online", "offline", "disabled"]);
 const ON: Content = Words(&["ON", "OFF"]);
 const CAMERA: &str = "{base}/{node}/cam/{camera}/";
 
@@ -39,11 +42,11 @@ const CAMERA: &str = "{base}/{node}/cam/{camera}/";
 const CHANNELS: &[(&str, &str, Writer, Content, &str)] = &[
     ("status", "{base}/{node}/status", Retained, ONLINE, "Whether the box is there. The last will says `offline`."),
     ("info", "{base}/{node}/info", Retained, Json("info"), "What runs here."),
-    ("health", "{base}/{node}/health", Live(0), Json("health"), "How it goes, every 10 s."),
+    ("health", "{base}/{node}/health", Live, Json("health"), "How it goes, every 10 s."),
     ("notice", "{base}/{node}/notice", Spooled, Json("notice"), "What a person or program should know."),
-    ("cameraStatus", "status", Retained, ONLINE, "Whether the camera is there."),
+    ("cameraStatus", "status", Retained, CAMERA_STATUS, "Whether the camera is there, or switched off."),
     ("cameraState", "state", Retained, Json("state"), "What is known of the camera."),
-    ("detections", "detections", Live(5), Json("detections"), "What is seen in a frame."),
+    ("detections", "detections", Live, Json("detections"), "What is seen in a frame."),
     ("events", "events", Spooled, Json("events"), "The life of a track: new, update, end."),
     ("count", "count/{label}", Retained, Count, "How many objects of a class are seen."),
     ("zoneCount", "zone/{zone}/count/{label}", Retained, Count, "How many of them are in a zone."),
@@ -55,7 +58,7 @@ const CHANNELS: &[(&str, &str, Writer, Content, &str)] = &[
         "How many have crossed a line since the start.",
     ),
     ("snapshot", "snapshot", Retained, Jpeg, "The latest picture of an event, or what was asked for."),
-    ("trackSnapshot", "snapshot/{track}", Live(5), Jpeg, "The best picture of a track so far."),
+    ("trackSnapshot", "snapshot/{track}", Live, Jpeg, "The best picture of a track so far."),
     ("enabled", "enabled/state", Retained, ON, "Whether the camera is switched on."),
     ("enable", "enabled/set", Others, ON, "Switches the camera. Must not be retained: it is ignored then."),
     (
@@ -91,26 +94,33 @@ const CHANNELS: &[(&str, &str, Writer, Content, &str)] = &[
         "cloudevents",
         Spooled,
         Json("cloudevents"),
-        "With `[cloudevents]`: an event. So over MQTT 3.1.1; over MQTT 5 as in `events`, its envelope in user properties.",
+        "With `[cloudevents]`, over MQTT 3.1.1: an event in its envelope.",
+    ),
+    (
+        "cloudEventsBinary",
+        "cloudevents",
+        Spooled,
+        Json("events"),
+        "With `[cloudevents]`, over MQTT 5: an event as in `events`, its envelope in user properties.",
     ),
     (
         "deepstreamMinimal",
         "deepstream",
-        Live(5),
+        Live,
         Json("deepstream-minimal"),
         "With `[deepstream]`: a message a frame.",
     ),
     (
         "deepstreamFull",
         "deepstream",
-        Live(5),
+        Live,
         Json("deepstream-full"),
         "With `[deepstream]`, `schema = \"full\"`: a message an object.",
     ),
     (
         "onvifMetadata",
         "{base}/{node}/onvif-mj/VideoAnalytics/{camera}/watchpost",
-        Live(5),
+        Live,
         Json("onvif-metadata"),
         "With `[onvif]`: a frame.",
     ),
@@ -166,7 +176,7 @@ const PARAMETERS: &[(&str, &str, Option<&str>)] = &[
     ("base", "`mqtt.base`: may have several levels.", Some("watchpost")),
     ("node", "`node`: the name of the box.", None),
     ("camera", "`id` of a camera.", None),
-    ("command", "Name of a command, such as `reload`.", None),
+    ("command", "Name of a command, such as `reload`; `enabled` for `enabled/set`.", None),
     ("label", "Class name in lower case, blanks and what topics cannot have as underscores.", None),
     ("zone", "`name` of a zone.", None),
     ("line", "`name` of a line.", None),
@@ -251,12 +261,10 @@ fn operation(channel: &str, writer: Writer) -> Value {
             mqtt["qos"] = json!(1);
             mqtt["retain"] = json!(writer == Retained);
         }
-        Live(expiry) => {
+        Live => {
             mqtt["qos"] = json!(0);
             mqtt["retain"] = json!(false);
-            if expiry > 0 {
-                mqtt["messageExpiryInterval"] = json!(expiry);
-            }
+            mqtt["messageExpiryInterval"] = json!(LIVE_EXPIRY_S);
         }
     }
     json!({
@@ -268,40 +276,110 @@ fn operation(channel: &str, writer: Writer) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::event::{Counter, Direction};
+    use crate::formats::{Message, cloudevents, deepstream, frigate, homeassistant, onvif, samples};
     use crate::frame::CameraId;
-    use crate::publish::Topics;
+    use crate::publish::{Topic, Topics};
 
-    #[test]
-    fn topics_are_those_that_are_published() {
-        let topics = Topics::new("{base}", "{node}").unwrap();
-        let camera = CameraId::new("{camera}");
-        let zone = Counter::Zone("{zone}".to_owned(), "a".to_owned());
-        let line = Counter::Line("{line}".to_owned(), Direction::In, "a".to_owned());
-        let counted = |counter| topics.count(&camera, &counter).as_str().replace("/a", "/{label}");
-        let document = document();
-        let address = |name: &str| document["channels"][name]["address"].as_str().unwrap().to_owned();
-        for (name, topic) in [
-            ("status", topics.status().to_string()),
-            ("info", topics.info().to_string()),
-            ("health", topics.health().to_string()),
-            ("notice", topics.notice().to_string()),
-            ("cameraStatus", topics.camera_status(&camera).to_string()),
-            ("cameraState", topics.camera_state(&camera).to_string()),
-            ("detections", topics.detections(&camera).to_string()),
-            ("events", topics.events(&camera).to_string()),
-            ("enabled", topics.enabled_state(&camera).to_string()),
-            ("enable", topics.enabled_set_filter().replace('+', "{camera}")),
+    /// An address with what `formats::samples` is about in place of its parameters.
+    fn filled(address: &str) -> String {
+        let parameters = [
+            ("base", "w"),
+            ("node", "edge07"),
+            ("camera", "gate"),
+            ("command", "reload"),
+            ("label", "person"),
+            ("zone", "drive"),
+            ("line", "gate"),
+            ("direction", "in"),
+            ("track", "t7"),
+            ("frigate", "f"),
+            ("homeassistant", "h"),
+        ];
+        parameters
+            .iter()
+            .fold(address.to_owned(), |text, (name, value)| text.replace(&format!("{{{name}}}"), value))
+    }
+
+    /// The box's own topics, by channel.
+    fn own() -> Vec<(&'static str, String)> {
+        let (topics, gate) = (Topics::new("w", "edge07").unwrap(), CameraId::new("gate"));
+        let label = || "person".to_owned();
+        let counted = |counter| topics.count(&gate, &counter);
+        let text = |topic: Topic| topic.as_str().to_owned();
+        vec![
+            ("status", text(topics.status())),
+            ("info", text(topics.info())),
+            ("health", text(topics.health())),
+            ("notice", text(topics.notice())),
+            ("cameraStatus", text(topics.camera_status(&gate))),
+            ("cameraState", text(topics.camera_state(&gate))),
+            ("detections", text(topics.detections(&gate))),
+            ("events", text(topics.events(&gate))),
+            ("count", text(counted(Counter::Label(label())))),
+            ("zoneCount", text(counted(Counter::Zone("drive".to_owned(), label())))),
+            ("lineCount", text(counted(Counter::Line("gate".to_owned(), Direction::In, label())))),
+            ("snapshot", text(topics.snapshot(&gate))),
+            ("trackSnapshot", text(topics.snapshot_of(&gate, "t7"))),
+            ("enabled", text(topics.enabled_state(&gate))),
+            ("enable", topics.enabled_set_filter().replace('+', "gate")),
             ("reload", topics.command_filter().replace('+', "reload")),
             ("camera", topics.command_filter().replace('+', "camera")),
             ("picture", topics.command_filter().replace('+', "snapshot")),
-            ("result", topics.command_result("{command}").to_string()),
-            ("count", counted(Counter::Label("a".to_owned()))),
-            ("zoneCount", counted(zone)),
-            ("lineCount", counted(line).replace("/in/", "/{direction}/")),
-        ] {
+            ("result", text(topics.command_result("reload"))),
+            ("homeassistantBirth", homeassistant::birth_topic("h")),
+        ]
+    }
+
+    /// Other consumers' messages, by channel.
+    fn others() -> Vec<(&'static str, Message)> {
+        let (topics, gate) = (Topics::new("w", "edge07").unwrap(), CameraId::new("gate"));
+        let (new, update, detections) = (samples::new(), samples::update(), samples::detections());
+        let (cloud, deep) = (topics.cloudevents(&gate), topics.deepstream(&gate));
+        let [line, zone]: [Message; 2] =
+            onvif::rules("w/edge07", Some(&new), &update, [&update].into_iter()).try_into().unwrap();
+        let site = homeassistant::Site { discovery: "h", topics: "w/edge07", node: "edge07", version: "1" };
+        let labels = ["person".to_owned()];
+        let (zones, lines) = (&[], &[]);
+        let camera =
+            homeassistant::Camera { id: "gate", labels: &labels, zones, lines, events: true, snapshots: true };
+        vec![
+            ("cloudEvents", cloudevents::structured(cloud.as_str(), &new)),
+            ("cloudEventsBinary", cloudevents::structured(cloud.as_str(), &new)),
+            ("deepstreamMinimal", deepstream::minimal(deep.as_str(), &detections)),
+            ("deepstreamFull", deepstream::full(deep.as_str(), &detections).remove(0)),
+            ("onvifMetadata", onvif::metadata("w/edge07", &detections)),
+            ("onvifLine", line),
+            ("onvifZone", zone),
+            ("frigateAvailable", frigate::available("f", true)),
+            ("frigateEvents", frigate::event("f", None, &new)),
+            ("frigateCount", frigate::count("f", "gate", "person", 1)),
+            ("frigateZoneCount", frigate::zone_count("f", "drive", "person", 1)),
+            ("homeassistantCamera", homeassistant::camera(&site, &camera, None)),
+            ("homeassistantNode", homeassistant::node(&site, None)),
+        ]
+    }
+
+    /// What is sent to a broker is held against QoS, retain and expiry by `tests/path/contract.rs`.
+    #[test]
+    fn topics_are_those_that_are_published() {
+        let document = document();
+        let channels = document["channels"].as_object().unwrap();
+        let address = |name: &str| filled(channels[name]["address"].as_str().unwrap());
+        let mut compared = BTreeSet::new();
+        for (name, topic) in own() {
             assert_eq!(address(name), topic, "{name}");
+            compared.insert(name);
         }
+        for (name, message) in others() {
+            let operation = &document["operations"][operation_name(name, Spooled)];
+            assert_eq!(address(name), message.topic, "{name}");
+            assert_eq!(operation["bindings"]["mqtt"]["retain"], json!(message.retain), "{name}");
+            compared.insert(name);
+        }
+        assert!(channels.keys().eq(&compared), "{:?}", channels.keys());
     }
 }
