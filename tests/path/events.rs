@@ -19,7 +19,7 @@ pub const SCENE: &str = "[[camera.zone]]\nname = \"right\"\npolygon = [[0.5, 0.0
 pub const CONSUMERS: [&str; 5] = ["homeassistant", "frigate", "deepstream", "onvif", "cloudevents"];
 
 /// The events of each track in order, without those that came twice.
-fn lives(events: &[Event]) -> BTreeMap<String, Vec<&Event>> {
+pub fn lives(events: &[Event]) -> BTreeMap<String, Vec<&Event>> {
     let mut seen = BTreeSet::new();
     let mut lives: BTreeMap<String, Vec<&Event>> = BTreeMap::new();
     for event in events {

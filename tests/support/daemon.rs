@@ -150,14 +150,12 @@ impl Daemon {
         cameras: &str,
         by: impl FnOnce(u16) -> u16,
     ) -> Option<Self> {
-        let Some(assets) = find_assets() else {
-            eprintln!("skipped: no folder of models: set WATCHPOST_ASSETS");
-            return None;
-        };
-        let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("engines/yolox-nano.toml");
-        let model = assets.join("models/yolox_nano.onnx");
-        let engine = format!("manifest = {manifest:?}\nmodel = {model:?}\n{engine}");
-        Some(Self::run(dir, env, &engine, cameras, by))
+        Some(Self::run(dir, env, &yolox(engine)?, "", cameras, by))
+    }
+
+    /// The same in a folder of its own, with extra lines for `[mqtt]`.
+    pub fn start_over(mqtt: &str, cameras: &str, by: impl FnOnce(u16) -> u16) -> Option<Self> {
+        Some(Self::run(TempDir::new().unwrap(), Vec::new(), &yolox("")?, mqtt, cameras, by))
     }
 
     /// The same with a model that costs nothing and takes batches of any size.
@@ -171,13 +169,15 @@ impl Daemon {
         fs::write(dir.path().join("tiny.onnx"), onnx::yolov8_any_batch()).unwrap();
         let manifest = "name = \"tiny\"\nmodel = \"tiny.onnx\"\nlabels = [\"a\", \"b\"]\n";
         fs::write(dir.path().join("tiny.toml"), manifest).unwrap();
-        Self::run(dir, Vec::new(), &format!("manifest = \"tiny.toml\"\nconfidence = 1.0\n{engine}"), cameras, by)
+        let engine = format!("manifest = \"tiny.toml\"\nconfidence = 1.0\n{engine}");
+        Self::run(dir, Vec::new(), &engine, "", cameras, by)
     }
 
     fn run(
         dir: TempDir,
         env: Vec<(String, String)>,
         engine: &str,
+        mqtt: &str,
         cameras: &str,
         by: impl FnOnce(u16) -> u16,
     ) -> Self {
@@ -187,7 +187,7 @@ impl Daemon {
         let config = dir.path().join("box.toml");
         let text = format!(
             "node = \"box\"\nstate_dir = \"state\"\nstop_deadline = \"10s\"\n\
-             [engine]\n{engine}\n[mqtt]\nbroker = \"mqtt://127.0.0.1:{}\"\n\
+             [engine]\n{engine}\n[mqtt]\nbroker = \"mqtt://127.0.0.1:{}\"\n{mqtt}\
              [http]\nlisten = \"127.0.0.1:{http}\"\n",
             by(broker.port()),
         );
@@ -402,6 +402,17 @@ impl Daemon {
         }
         counts
     }
+}
+
+/// The lines of `[engine]` for YOLOX-nano, and `more`.
+fn yolox(more: &str) -> Option<String> {
+    let Some(assets) = find_assets() else {
+        eprintln!("skipped: no folder of models: set WATCHPOST_ASSETS");
+        return None;
+    };
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("engines/yolox-nano.toml");
+    let model = assets.join("models/yolox_nano.onnx");
+    Some(format!("manifest = {manifest:?}\nmodel = {model:?}\n{more}"))
 }
 
 /// The daemon on `box.toml` of a folder; its log is added to `log` there.
