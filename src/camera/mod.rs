@@ -16,7 +16,7 @@ mod worker;
 
 pub use decode::{Kind, use_gpu};
 pub use pipeline::CameraError;
-pub use worker::{Camera, Control, start};
+pub use worker::{ABANDONED_MAX, Camera, Control, start};
 
 /// Starts GStreamer. Once a process, before anything else here.
 ///

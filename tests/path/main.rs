@@ -17,3 +17,4 @@ mod reload;
 mod repeat;
 mod rtsp;
 mod snapshots;
+mod stuck;

@@ -360,14 +360,19 @@ impl Daemon {
 
     /// Sends SIGTERM and waits for the end; how it ended and how long that took.
     pub fn end(&mut self) -> (ExitStatus, Duration) {
+        self.signal("TERM");
+        self.ended(STOP)
+    }
+
+    /// Waits for its end, for so long at most; how it ended and how long that took.
+    pub fn ended(&mut self, limit: Duration) -> (ExitStatus, Duration) {
         let begun = Instant::now();
         self.stopping = true;
-        self.signal("TERM");
         let status = loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 break status;
             }
-            assert!(begun.elapsed() < STOP, "still running {STOP:?} after SIGTERM");
+            assert!(begun.elapsed() < limit, "still running after {limit:?}");
             std::thread::sleep(Duration::from_millis(5));
         };
         (status, begun.elapsed())
