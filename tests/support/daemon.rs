@@ -164,11 +164,22 @@ impl Daemon {
 
     /// The same, and its broker, whose port is given, is reached at the port that comes back.
     pub fn start_tiny_by(engine: &str, cameras: &str, by: impl FnOnce(u16) -> u16) -> Self {
-        let dir = TempDir::new().unwrap();
+        let engine = format!("confidence = 1.0\n{engine}");
+        Self::start_tiny_in(TempDir::new().unwrap(), Vec::new(), &engine, cameras, by)
+    }
+
+    /// The same in a folder at hand, with variables in its environment; it sees what `confidence` says: boxes in what is white.
+    pub fn start_tiny_in(
+        dir: TempDir,
+        env: Vec<(String, String)>,
+        engine: &str,
+        cameras: &str,
+        by: impl FnOnce(u16) -> u16,
+    ) -> Self {
         fs::write(dir.path().join("tiny.onnx"), onnx::yolov8_any_batch()).unwrap();
         let manifest = "name = \"tiny\"\nmodel = \"tiny.onnx\"\nlabels = [\"a\", \"b\"]\n";
         fs::write(dir.path().join("tiny.toml"), manifest).unwrap();
-        Self::run(dir, Vec::new(), &format!("manifest = \"tiny.toml\"\nconfidence = 1.0\n{engine}"), cameras, by)
+        Self::run(dir, env, &format!("manifest = \"tiny.toml\"\n{engine}"), cameras, by)
     }
 
     fn run(
