@@ -45,7 +45,7 @@ const BUILD_STEP_PCT: u8 = 10;
 /// The part of `stop_deadline` that the last pictures have, and the one at hand after that.
 const PICTURES: u32 = 10;
 /// Progress of inference and analysis: older than this stops feeding the watchdog.
-const HUNG: Duration = Duration::from_secs(15);
+const HUNG: Duration = Duration::from_secs(12);
 
 /// Runs until told to stop.
 pub fn run(path: &Path, console: &Console) -> Result<(), Failure> {

@@ -13,8 +13,8 @@ const READY: &str = "READY=1\nSTATUS=running\n";
 const FED: &str = "WATCHDOG=1\n";
 /// It is fed once a second: as long as this it is not.
 const SILENCE: Duration = Duration::from_secs(6);
-/// A stage may be still for 15 s; the rest is the daemon's own second, and a slow machine.
-const STARVED_AFTER_MAX: Duration = Duration::from_secs(19);
+/// A stage may be still for 12 s; the rest is the daemon's own second, and a slow machine.
+const STARVED_AFTER_MAX: Duration = Duration::from_secs(16);
 /// The least that may be given, and a slow machine.
 const STOP: Duration = Duration::from_secs(2);
 const STOPPED_AFTER_MAX: Duration = Duration::from_secs(4);
