@@ -50,6 +50,7 @@ const HUNG: Duration = Duration::from_secs(12);
 /// Runs until told to stop.
 pub fn run(path: &Path, console: &Console) -> Result<(), Failure> {
     process::keep_files_from_others();
+    process::leave_no_core().map_err(|e| Failure::new(Code::Internal, format!("the limit of a core: {e}")))?;
     let (config, draft, manifest) = super::open(path)?;
     super::start_gstreamer()?;
     let settings = Settings::new(&config, &manifest)?;
