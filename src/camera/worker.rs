@@ -169,10 +169,13 @@ impl Life {
                 }
                 Err(error) => {
                     let silence = self.intake.silence(started, Instant::now());
-                    if started.elapsed().saturating_sub(silence) > PROVEN {
+                    let is_proven = started.elapsed().saturating_sub(silence) > PROVEN;
+                    if is_proven {
                         backoff.reset();
                     }
                     let delay = backoff.next(fastrand::f64());
+                    // One that worked and fell silent has been left alone since then: 4 s of silence are enough of a hang.
+                    let delay = if is_proven { delay.saturating_sub(silence) } else { delay };
                     self.intake.metrics().reconnects.inc();
                     if matches!(error, CameraError::Refused(_)) {
                         self.held = Some((error, Instant::now() + delay.max(RETRY_REFUSED)));

@@ -159,21 +159,17 @@ impl Monitor {
             changed.insert(id.clone());
             let losses = previous.map_or(0, |previous| previous.posted.losses);
             let say = |kind, text| Transition { kind, camera: Some(id.clone()), text };
-            match camera.posted.report.status {
-                CameraStatus::Offline => {
-                    if camera.posted.losses > losses && self.lost.insert(id.clone()) {
-                        let text = format!("camera {id} is lost: {}", camera.posted.report.reason);
-                        transitions.push(say(NoticeKind::CameraLost, text));
-                    }
-                }
-                CameraStatus::Online => {
-                    if self.lost.remove(id) {
-                        transitions.push(say(NoticeKind::CameraBack, format!("camera {id} is back")));
-                    }
-                }
-                CameraStatus::Disabled | CameraStatus::Finished => {
-                    self.lost.remove(id);
-                }
+            let status = camera.posted.report.status;
+            if matches!(status, CameraStatus::Disabled | CameraStatus::Finished) {
+                self.lost.remove(id);
+                continue;
+            }
+            if camera.posted.losses > losses && self.lost.insert(id.clone()) {
+                let text = format!("camera {id} is lost: {}", camera.posted.loss);
+                transitions.push(say(NoticeKind::CameraLost, text));
+            }
+            if status == CameraStatus::Online && self.lost.remove(id) {
+                transitions.push(say(NoticeKind::CameraBack, format!("camera {id} is back")));
             }
         }
         changed

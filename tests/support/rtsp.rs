@@ -44,7 +44,7 @@ impl RtspServer {
     }
 
     /// `stop NAME` (hangs up and is not found), `start NAME`, `freeze NAME` (stays connected and sends nothing),
-    /// `thaw NAME`; returns when it is done.
+    /// `thaw NAME`, and what else the script tells of; returns when it is done.
     pub fn command(&mut self, line: &str) {
         writeln!(self.child.stdin.as_mut().unwrap(), "{line}").unwrap();
         let reply = self.replies.next().transpose().unwrap();
