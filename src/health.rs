@@ -46,8 +46,11 @@ pub struct Board(Arc<Mutex<BTreeMap<CameraId, Posted>>>);
 pub struct Posted {
     /// Grows with each report of the camera's thread.
     pub version: u64,
-    /// How often it went from online to offline: who looks once a second would miss a connection that was shorter.
+    /// How often it went from online to offline: who looks once a second would miss a connection, or an
+    /// outage, that was shorter.
     pub losses: u64,
+    /// Why it last did.
+    pub loss: String,
     /// The newest report.
     pub report: CameraReport,
 }
@@ -56,12 +59,12 @@ impl Board {
     /// Replaces a camera's report.
     pub fn report(&self, camera: &CameraId, report: CameraReport) {
         let mut reports = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let posted = reports.get(camera).map_or((0, 0, false), |posted| {
-            (posted.version, posted.losses, posted.report.status == CameraStatus::Online)
+        let (version, losses, loss, was_online) = reports.remove(camera).map_or_else(Default::default, |posted| {
+            (posted.version, posted.losses, posted.loss, posted.report.status == CameraStatus::Online)
         });
-        let (version, losses, was_online) = posted;
         let lost = was_online && report.status == CameraStatus::Offline;
-        let posted = Posted { version: version + 1, losses: losses + u64::from(lost), report };
+        let loss = if lost { report.reason.clone() } else { loss };
+        let posted = Posted { version: version + 1, losses: losses + u64::from(lost), loss, report };
         reports.insert(camera.clone(), posted);
     }
 

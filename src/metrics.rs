@@ -161,6 +161,8 @@ pub struct CameraMetrics {
     pub dropped: Counter,
     /// Attempts to connect after the first.
     pub reconnects: Counter,
+    /// Pipelines, of all cameras, that were abandoned and still hang.
+    pub abandoned: Gauge,
     /// Tracks that ended before they might become events.
     pub events_suppressed: Counter,
     /// Arrival to published.
@@ -269,6 +271,8 @@ pub struct Metrics {
     age: Family<CameraLabel, Latency>,
     last_age_us: Family<CameraLabel, Gauge>,
     online: Family<CameraLabel, Gauge>,
+    /// Pipelines that did not start or stop in time, and still have not stopped.
+    pub pipelines_abandoned: Gauge,
     /// Latencies of the stages.
     pub stages: StageMetrics,
     /// Batches through the engine.
@@ -302,6 +306,7 @@ impl Default for Metrics {
             age: Family::default(),
             last_age_us: Family::default(),
             online: Family::default(),
+            pipelines_abandoned: Gauge::default(),
             stages: StageMetrics::default(),
             batches: Counter::default(),
             lanes_filled: Counter::default(),
@@ -331,6 +336,7 @@ impl Metrics {
             gated: self.gated.get_or_create(&label).clone(),
             dropped: self.dropped.get_or_create(&label).clone(),
             reconnects: self.reconnects.get_or_create(&label).clone(),
+            abandoned: self.pipelines_abandoned.clone(),
             events_suppressed: self.events_suppressed.get_or_create(&label).clone(),
             age: self.age.get_or_create(&label).clone(),
             last_age_us: self.last_age_us.get_or_create(&label).clone(),
@@ -381,6 +387,8 @@ impl Metrics {
         r.register_with_unit("frame_age", "Arrival before decoding to published", seconds, self.age.clone());
         r.register("frame_age_last_microseconds", "Age of the frame published last", self.last_age_us.clone());
         r.register("camera_online", "1 while frames arrive", self.online.clone());
+        let abandoned = self.pipelines_abandoned.clone();
+        r.register("pipelines_abandoned", "Pipelines that were told to stop long ago and still hang", abandoned);
     }
 
     fn register_stages(&mut self) {

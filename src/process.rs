@@ -1,11 +1,11 @@
 //! What the kernel says of this process: resident memory and processor time, from `/proc/self`; and who may read what it
-//! writes.
+//! writes and leaves behind.
 
 use std::io;
 use std::time::Duration;
 
 use rustix::fs::Mode;
-use rustix::process::umask;
+use rustix::process::{Resource, Rlimit, setrlimit, umask};
 
 /// Clock ticks a second in `/proc/self/stat`: part of Linux's interface to programs, 100 on every machine we build
 /// for.
@@ -16,6 +16,15 @@ const TICKS_PER_SECOND: u64 = 100;
 pub fn keep_files_from_others() {
     let given = umask(Mode::RWXO | Mode::WGRP);
     umask(given | Mode::RWXO | Mode::WGRP);
+}
+
+/// From now on this process leaves no core behind, however it ends: a core holds passwords and pictures.
+///
+/// # Errors
+///
+/// The system's, which always allows to lower a limit.
+pub fn leave_no_core() -> io::Result<()> {
+    Ok(setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?)
 }
 
 /// Resident memory in bytes.

@@ -9,6 +9,7 @@ never outlives whoever started it. Commands on standard input, one a line:
     start NAME     brings it back
     freeze NAME    keeps the connections but sends no more frames
     thaw NAME      goes on sending
+    hang NAME      sends no more frames to those who are connected, but to those who come anew
     garble NAME    from now on cuts access units short, turns bits in them and puts NAL units of noise between
     clean NAME     sends them as they are again
 
@@ -110,7 +111,7 @@ class Stream:
 
     def __init__(self, name, what):
         self.path, self.units, self.length = f"/{name}", [], 0
-        self.frozen, self.waiting = False, []
+        self.frozen, self.waiting, self.fed = False, [], []
         self.garbled, self.random = False, random.Random(1)
         if what.startswith("test:"):
             size, fps = what[5:].split("@")
@@ -143,7 +144,8 @@ class Stream:
         source = media.get_element().get_by_name_recurse_up("source") if self.units else None
         if source is None:
             return
-        state = {"next": 0, "offset": 0}
+        state = {"next": 0, "offset": 0, "hangs": False}
+        self.fed.append(state)
         source.connect("need-data", self._push, state)
 
     def thaw(self):
@@ -152,7 +154,14 @@ class Stream:
         for source, state in waiting:
             self._push(source, 0, state)
 
+    def hang(self):
+        for state in self.fed:
+            state["hangs"] = True
+        self.fed.clear()
+
     def _push(self, source, _bytes, state):
+        if state["hangs"]:
+            return
         if self.frozen:
             self.waiting.append((source, state))
             return
@@ -231,7 +240,7 @@ class Server:
     def command(self, line):
         words = line.split()
         if len(words) != 2 or words[1] not in self.streams:
-            print(f"rtsp_server: {line.strip()!r}: say stop, start, freeze, thaw, garble or clean and a stream's name", file=sys.stderr)
+            print(f"rtsp_server: {line.strip()!r}: say stop, start, freeze, thaw, hang, garble or clean and a stream's name", file=sys.stderr)
             return
         verb, stream = words[0], self.streams[words[1]]
         if verb == "stop":
@@ -244,6 +253,8 @@ class Server:
             stream.frozen = True
         elif verb == "thaw":
             stream.thaw()
+        elif verb == "hang":
+            stream.hang()
         elif verb in ("garble", "clean"):
             stream.garbled = verb == "garble"
         print(f"done {line.strip()}", flush=True)

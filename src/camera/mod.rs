@@ -4,10 +4,13 @@
 //! builds it anew when it fails. [`decode`] settles what decodes and where frames lie. GStreamer's own threads hand frames to the slot ([`sink`]), stamped with
 //! their capture time ([`clock`]). Pixels stay in the decoder's memory ([`memory`]).
 
+use std::sync::Once;
+
 pub mod clock;
 mod decode;
 mod description;
 mod elements;
+mod log;
 mod memory;
 pub mod pipeline;
 pub mod probe;
@@ -16,7 +19,7 @@ mod worker;
 
 pub use decode::{Kind, use_gpu};
 pub use pipeline::CameraError;
-pub use worker::{Camera, Control, start};
+pub use worker::{ABANDONED_MAX, Camera, Control, start};
 
 /// Starts GStreamer. Once a process, before anything else here.
 ///
@@ -24,7 +27,10 @@ pub use worker::{Camera, Control, start};
 ///
 /// A sentence where GStreamer cannot start.
 pub fn init() -> Result<(), CameraError> {
-    gstreamer::init().map_err(|e| CameraError::Setup(format!("GStreamer cannot start: {e}")))
+    gstreamer::init().map_err(|e| CameraError::Setup(format!("GStreamer cannot start: {e}")))?;
+    static LOG: Once = Once::new();
+    LOG.call_once(log::hide_logins);
+    Ok(())
 }
 
 /// GStreamer's version, for people.

@@ -1,11 +1,12 @@
 //! The life of one camera: `run` loops and waits, `run_once` lives one connection.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
-use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, after, bounded};
 use gstreamer as gst;
 use gstreamer::prelude::*;
 
@@ -33,8 +34,11 @@ const REPEAT_MIN: Duration = Duration::from_millis(250);
 const FIRST_FRAME: Duration = Duration::from_secs(15);
 /// How often the bus wait looks at its orders.
 const TICK: gst::ClockTime = gst::ClockTime::from_mseconds(100);
-/// A pipeline that takes longer to stop, or to go back to its start, is abandoned.
+/// A pipeline that takes longer to start, to go back to its start or to stop is abandoned.
 const CALL_LIMIT: Duration = Duration::from_secs(5);
+/// So many abandoned pipelines that still hang are more than a process can bear: each holds threads, memory, perhaps a decoder
+/// of the GPU's or a connection that the camera counts.
+pub const ABANDONED_MAX: i64 = 32;
 
 /// How a camera is told what to do. Dropping it ends the camera.
 pub struct Control {
@@ -165,10 +169,13 @@ impl Life {
                 }
                 Err(error) => {
                     let silence = self.intake.silence(started, Instant::now());
-                    if started.elapsed().saturating_sub(silence) > PROVEN {
+                    let is_proven = started.elapsed().saturating_sub(silence) > PROVEN;
+                    if is_proven {
                         backoff.reset();
                     }
                     let delay = backoff.next(fastrand::f64());
+                    // One that worked and fell silent has been left alone since then: 4 s of silence are enough of a hang.
+                    let delay = if is_proven { delay.saturating_sub(silence) } else { delay };
                     self.intake.metrics().reconnects.inc();
                     if matches!(error, CameraError::Refused(_)) {
                         self.held = Some((error, Instant::now() + delay.max(RETRY_REFUSED)));
@@ -190,12 +197,56 @@ impl Life {
         let parts = pipeline::build(&config.pipeline, &config.source, config.decode, has_gate)?;
         let connection = Arc::new(Connection::default());
         sink::attach(&self.intake, &connection, &parts);
-        let reading = Reading::begin(&self.intake);
-        let _ = parts.pipeline.set_state(gst::State::Playing); // a failure is on the bus, in words
-        let feeder = sink::feeder(&self.intake, &connection, &parts);
-        let mut running = Running { parts: Some(parts), feeder, intake: Arc::clone(&self.intake), connection };
+        let intake = Arc::clone(&self.intake);
+        let mut running = Running { parts: Some(parts), feeder: None, is_late: false, intake, connection };
         let place = place(&self.intake.config().source);
-        self.watch(&mut running, reading).map_err(|error| error.of(&place))
+        self.start_and_watch(&mut running).map_err(|error| error.of(&place))
+    }
+
+    fn start_and_watch(&mut self, running: &mut Running) -> Result<End, CameraError> {
+        let reading = Reading::begin(&self.intake);
+        // A failure is on the bus, in words.
+        let start = |pipeline: gst::Pipeline| pipeline.set_state(gst::State::Playing).is_ok();
+        if let ControlFlow::Break(end) = self.call(running, "start", start)? {
+            return Ok(end);
+        }
+        running.feed();
+        self.watch(running, reading)
+    }
+
+    /// A call into a pipeline, on a thread of its own: stock elements have been seen to hang in such, and a camera must not
+    /// hang with them. Orders are obeyed meanwhile.
+    fn call<T: Send + 'static>(
+        &mut self,
+        running: &mut Running,
+        what: &str,
+        call: impl FnOnce(gst::Pipeline) -> T + Send + 'static,
+    ) -> Result<ControlFlow<End, T>, CameraError> {
+        let Some(pipeline) = running.parts.as_ref().map(|parts| parts.pipeline.clone()) else {
+            return Ok(ControlFlow::Break(End::Shutdown));
+        };
+        let (done, outcome) = bounded(1);
+        worker::spawn(&format!("{what}-{}", self.intake.config().id), move || {
+            // Nobody waits any more for what took too long.
+            let _ = done.send(call(pipeline));
+        });
+        let late = after(CALL_LIMIT);
+        loop {
+            crossbeam::select! {
+                recv(outcome) -> outcome => match outcome {
+                    Ok(outcome) => return Ok(ControlFlow::Continue(outcome)),
+                    Err(_) => return Err(CameraError::Stream(format!("its {what} ended in a panic"))),
+                },
+                recv(self.orders) -> order => if let Some(end) = self.obey(order.ok()) {
+                    return Ok(ControlFlow::Break(end));
+                },
+                recv(late) -> _ => {
+                    running.is_late = true;
+                    let text = format!("its {what} takes more than 5 s: the log of GStreamer says where (GST_DEBUG=4)");
+                    return Err(CameraError::Stream(text));
+                }
+            }
+        }
     }
 
     fn watch(&mut self, running: &mut Running, mut reading: Reading) -> Result<End, CameraError> {
@@ -292,7 +343,17 @@ impl Life {
         }
         // Counted from before the seek: after it frames come at once.
         *reading = Reading { whole: Some(frames), ..Reading::begin(&self.intake) };
-        self.seeks = running.rewind()?;
+        running.connection.rewind();
+        let seek =
+            |pipeline: gst::Pipeline| pipeline.seek_simple(gst::SeekFlags::FLUSH, gst::ClockTime::ZERO).is_ok();
+        // False where its pipeline cannot, as that of a picture.
+        self.seeks = match self.call(running, "seek", seek)? {
+            ControlFlow::Continue(done) => done,
+            ControlFlow::Break(end) => return Ok(Some(end)),
+        };
+        if self.seeks {
+            running.feed();
+        }
         Ok((!self.seeks).then_some(End::Finished))
     }
 
@@ -435,6 +496,8 @@ impl Reading {
 struct Running {
     parts: Option<Pipeline>,
     feeder: Option<Feeder>,
+    /// It has had the time of a call: its stop is not waited for.
+    is_late: bool,
     intake: Arc<Intake>,
     connection: Arc<Connection>,
 }
@@ -453,19 +516,9 @@ impl Running {
         }
     }
 
-    /// Back to the start of a file that was read to its end; false where its pipeline cannot, as that of a picture.
-    fn rewind(&mut self) -> Result<bool, CameraError> {
-        let Some(parts) = &self.parts else { return Ok(false) };
-        self.connection.rewind();
-        let pipeline = parts.pipeline.clone();
-        let seek = move || pipeline.seek_simple(gst::SeekFlags::FLUSH, gst::ClockTime::ZERO).is_ok();
-        let Some(done) = within_limit(&format!("seek-{}", self.intake.config().id), seek) else {
-            return Err(CameraError::Stream("it does not go back to its start within 5 s".to_owned()));
-        };
-        if done {
-            self.feeder = sink::feeder(&self.intake, &self.connection, parts);
-        }
-        Ok(done)
+    /// Carries the frames of a file that is read fast.
+    fn feed(&mut self) {
+        self.feeder = self.parts.as_ref().and_then(|parts| sink::feeder(&self.intake, &self.connection, parts));
     }
 }
 
@@ -478,24 +531,22 @@ impl Drop for Running {
             let _ = feeder.thread.join();
         }
         let Some(parts) = self.parts.take() else { return };
-        let id = self.intake.config().id.clone();
-        let stop = move || {
+        let (id, abandoned) = (&self.intake.config().id, self.intake.metrics().abandoned.clone());
+        // Without room: what is not waited for is known to have ended late.
+        let (done, stopped) = bounded(0);
+        let ended = abandoned.clone();
+        worker::spawn(&format!("stop-{id}"), move || {
+            // While it is still being started, this waits for the start's end.
             let _ = parts.pipeline.set_state(gst::State::Null);
             drop(parts);
-        };
-        if within_limit(&format!("stop-{id}"), stop).is_none() {
-            tracing::error!(camera = %id, "the pipeline does not stop within 5 s: abandoned");
+            if done.send(()).is_err() {
+                ended.dec();
+            }
+        });
+        let limit = if self.is_late { Duration::ZERO } else { CALL_LIMIT };
+        if stopped.recv_timeout(limit).is_err() {
+            let hanging = abandoned.inc() + 1;
+            tracing::error!(camera = %id, hanging, "the pipeline does not stop within 5 s: abandoned");
         }
     }
-}
-
-/// A call into a pipeline, on a thread of its own: stock elements have been seen to hang in such, and a camera must not
-/// hang with them. `None` where it takes too long.
-fn within_limit<T: Send + 'static>(thread: &str, call: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-    let (done, outcome) = bounded(1);
-    worker::spawn(thread, move || {
-        // Nobody waits any more for what took too long.
-        let _ = done.send(call());
-    });
-    outcome.recv_timeout(CALL_LIMIT).ok()
 }

@@ -45,11 +45,12 @@ const BUILD_STEP_PCT: u8 = 10;
 /// The part of `stop_deadline` that the last pictures have, and the one at hand after that.
 const PICTURES: u32 = 10;
 /// Progress of inference and analysis: older than this stops feeding the watchdog.
-const HUNG: Duration = Duration::from_secs(15);
+const HUNG: Duration = Duration::from_secs(12);
 
 /// Runs until told to stop.
 pub fn run(path: &Path, console: &Console) -> Result<(), Failure> {
     process::keep_files_from_others();
+    process::leave_no_core().map_err(|e| Failure::new(Code::Internal, format!("the limit of a core: {e}")))?;
     let (config, draft, manifest) = super::open(path)?;
     super::start_gstreamer()?;
     let settings = Settings::new(&config, &manifest)?;
@@ -187,6 +188,7 @@ impl<'a> Daemon<'a> {
     ) -> (Result<(), Failure>, Instant) {
         let mut due = Instant::now();
         let news = self.graph.news.clone();
+        let mut hang = None;
         loop {
             let wait = due.saturating_duration_since(Instant::now());
             crossbeam::select! {
@@ -218,12 +220,23 @@ impl<'a> Daemon<'a> {
                 line.update(&report);
                 due = Instant::now() + TICK;
             }
-            if self.graph.failed() {
+            hang = self.pipelines_hang();
+            if hang.is_some() || self.graph.failed() {
                 break;
             }
         }
         drop(line);
-        self.stop(signals)
+        self.stop(signals, hang)
+    }
+
+    /// Why the process cannot go on, where too many pipelines do not end: only its own end frees what they hold.
+    fn pipelines_hang(&self) -> Option<Failure> {
+        let hanging = self.around.metrics.pipelines_abandoned.get();
+        let text = format!(
+            "{hanging} pipelines of cameras hang and cannot be stopped: watchpost ends and is to be started anew; the log \
+             names the cameras, look for a fault in what decodes them or in the pipeline that was given"
+        );
+        (hanging >= camera::ABANDONED_MAX).then(|| Failure::new(Code::Unavailable, text))
     }
 
     fn backend_news(&mut self, news: News) {
@@ -366,7 +379,7 @@ impl<'a> Daemon<'a> {
     }
 
     /// Closes the data path in order, telling the broker last.
-    fn stop(mut self, signals: &Receiver<Signal>) -> (Result<(), Failure>, Instant) {
+    fn stop(mut self, signals: &Receiver<Signal>, hang: Option<Failure>) -> (Result<(), Failure>, Instant) {
         tracing::info!("stopping");
         systemd::stopping();
         self.give_up_on_all_pictures();
@@ -378,10 +391,11 @@ impl<'a> Daemon<'a> {
             }
         });
         let Self { around, graph, publisher, topics, mut monitor, ready, .. } = self;
-        let ended = graph.stop();
+        let ended = graph.stop().map_err(Failure::from);
+        let ended = hang.map_or(ended, Err);
         let text = match &ended {
             Ok(()) => "watchpost is stopping: it was told to".to_owned(),
-            Err(error) => format!("watchpost is stopping: {error}"),
+            Err(failure) => format!("watchpost is stopping: {}", failure.text),
         };
         let input = health::gather(&around.metrics, &around.board, ready, 0);
         for (id, state) in monitor.observe(Instant::now(), SystemTime::now(), &input).states {
@@ -390,7 +404,7 @@ impl<'a> Daemon<'a> {
         }
         publisher.notice(NoticeKind::Stopping, None, text);
         publisher.take_leave();
-        (ended.map_err(Failure::from), ends_by)
+        (ended, ends_by)
     }
 }
 

@@ -258,7 +258,7 @@ impl Default for FileCamera {
             fps_max: None,
             priority: 5,
             mask: Vec::new(),
-            stall_timeout: Duration::from_secs(5),
+            stall_timeout: Duration::from_secs(4),
             pace: Pace::Realtime,
             repeat: false,
             detections: DetectionsMode::All,

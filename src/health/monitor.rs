@@ -159,26 +159,17 @@ impl Monitor {
             changed.insert(id.clone());
             let losses = previous.map_or(0, |previous| previous.posted.losses);
             let say = |kind, text| Transition { kind, camera: Some(id.clone()), text };
-            // Or it was away and is back between two looks.
             let status = camera.posted.report.status;
-            let is_wanted = matches!(status, CameraStatus::Offline | CameraStatus::Online);
-            if is_wanted && camera.posted.losses > losses && self.lost.insert(id.clone()) {
-                let text = match status {
-                    CameraStatus::Offline => format!("camera {id} is lost: {}", camera.posted.report.reason),
-                    _ => format!("camera {id} was lost for a moment"),
-                };
+            if matches!(status, CameraStatus::Disabled | CameraStatus::Finished) {
+                self.lost.remove(id);
+                continue;
+            }
+            if camera.posted.losses > losses && self.lost.insert(id.clone()) {
+                let text = format!("camera {id} is lost: {}", camera.posted.loss);
                 transitions.push(say(NoticeKind::CameraLost, text));
             }
-            match status {
-                CameraStatus::Offline => {}
-                CameraStatus::Online => {
-                    if self.lost.remove(id) {
-                        transitions.push(say(NoticeKind::CameraBack, format!("camera {id} is back")));
-                    }
-                }
-                CameraStatus::Disabled | CameraStatus::Finished => {
-                    self.lost.remove(id);
-                }
+            if status == CameraStatus::Online && self.lost.remove(id) {
+                transitions.push(say(NoticeKind::CameraBack, format!("camera {id} is back")));
             }
         }
         changed

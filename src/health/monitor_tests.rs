@@ -47,7 +47,7 @@ impl World {
             clock: None,
         };
         let counts = FrameCounts::default();
-        let posted = Posted { version: 1, losses: 0, report };
+        let posted = Posted { version: 1, losses: 0, loss: String::new(), report };
         let input = CameraInput { posted, counts, age: age.snapshot(), last_age: Duration::ZERO };
         self.cameras.insert(CameraId::new(id), (input, age));
     }
@@ -57,7 +57,9 @@ impl World {
         let posted = &mut input.posted;
         let lost = posted.report.status == CameraStatus::Online && status == CameraStatus::Offline;
         posted.version += 1;
-        posted.losses += u64::from(lost);
+        if lost {
+            (posted.losses, posted.loss) = (posted.losses + 1, reason.to_owned());
+        }
         posted.report.status = status;
         posted.report.reason = reason.to_owned();
     }
@@ -195,6 +197,18 @@ fn a_camera_that_was_online_between_two_looks_is_lost_all_the_same() {
     let report = world.tick();
     let lost = &report.transitions[0];
     assert_eq!((lost.kind, lost.camera.clone()), (NoticeKind::CameraLost, Some(CameraId::new("yard"))));
+}
+
+#[test]
+fn a_camera_that_was_away_between_two_looks_is_lost_and_back() {
+    let mut world = World::new(&["gate"]);
+    world.tick();
+    world.report("gate", CameraStatus::Offline, "no frame for 4 s");
+    world.report("gate", CameraStatus::Online, "frames arrive");
+    let report = world.tick();
+    assert_eq!(kinds(&report), [NoticeKind::CameraLost, NoticeKind::CameraBack]);
+    assert_eq!(report.transitions[0].text, "camera gate is lost: no frame for 4 s");
+    assert_eq!(kinds(&world.tick()), []);
 }
 
 #[test]

@@ -89,14 +89,14 @@ fn a_full_disk_stalls_nobody_and_what_is_lost_is_counted() {
 }
 
 /// A file system of its own that can be frozen: who writes to it then waits until it is thawed. Thawed and unmounted when dropped.
-struct Disk {
+pub struct Disk {
     dir: TempDir,
     device: String,
 }
 
 impl Disk {
     /// `None`, with a word about it, where none can be mounted.
-    fn new() -> Option<Self> {
+    pub fn new() -> Option<Self> {
         let dir = TempDir::new().unwrap();
         let (image, place) = (dir.path().join("image"), dir.path().join("place"));
         std::fs::create_dir(&place).unwrap();
@@ -116,7 +116,8 @@ impl Disk {
         Some(disk)
     }
 
-    fn place(&self) -> PathBuf {
+    /// Where it is mounted.
+    pub fn place(&self) -> PathBuf {
         self.dir.path().join("place")
     }
 
@@ -139,10 +140,11 @@ fn said(program: &str, arguments: &[&str]) -> Option<String> {
 }
 
 /// A disk that hangs until this is dropped: a test that fails must not wait for what it holds.
-struct Frozen<'a>(&'a Disk);
+pub struct Frozen<'a>(&'a Disk);
 
 impl<'a> Frozen<'a> {
-    fn new(disk: &'a Disk) -> Self {
+    /// From now on.
+    pub fn new(disk: &'a Disk) -> Self {
         said("fsfreeze", &["--freeze", disk.place().to_str().unwrap()]).expect("fsfreeze of util-linux");
         Self(disk)
     }

@@ -19,3 +19,4 @@ mod reload;
 mod repeat;
 mod rtsp;
 mod snapshots;
+mod stuck;

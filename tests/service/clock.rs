@@ -8,10 +8,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tempfile::TempDir;
 use watchpost::event::{EndReason, Event, EventKind, NoticeKind, rfc3339};
+use watchpost::frame::ClockSource;
 
 use crate::support::clips::{Clip, clip};
 use crate::support::cores::all_cores;
-use crate::support::daemon::{Daemon, Heard};
+use crate::support::daemon::{Daemon, Heard, camera, undisturbed, witness};
 use crate::support::rtsp::RtspServer;
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -29,6 +30,18 @@ fn library() -> Option<PathBuf> {
         eprintln!("skipped: no libfaketime: run scripts/setup");
     }
     found
+}
+
+/// Of a process whose clock is as far from the system's as `clock`, a file, says.
+fn environment(library: &Path, clock: &Path) -> Vec<(String, String)> {
+    let env = [
+        ("LD_PRELOAD", library.to_str().unwrap()),
+        ("FAKETIME_TIMESTAMP_FILE", clock.to_str().unwrap()),
+        ("FAKETIME_NO_CACHE", "1"),
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+        ("NO_FAKE_STAT", "1"),
+    ];
+    env.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec()
 }
 
 /// Puts a file in another's place at once, as the tools that set a time zone do.
@@ -70,15 +83,8 @@ fn a_clock_that_steps_and_another_time_zone_disturb_nothing() {
     let zones = Path::new("/usr/share/zoneinfo");
     fs::write(&clock, "+0").unwrap();
     fs::copy(zones.join("Europe/Berlin"), &zone).unwrap();
-    let env = [
-        ("LD_PRELOAD", library.to_str().unwrap()),
-        ("FAKETIME_TIMESTAMP_FILE", clock.to_str().unwrap()),
-        ("FAKETIME_NO_CACHE", "1"),
-        ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
-        ("NO_FAKE_STAT", "1"),
-        ("TZ", &format!(":{}", zone.display())),
-    ];
-    let env = env.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+    let mut env = environment(&library, &clock);
+    env.push(("TZ".to_owned(), format!(":{}", zone.display())));
     let cameras = format!(
         "[[camera]]\nid = \"walk\"\nurl = {walk:?}\nrepeat = true\nfps_max = 5\n\
          [[camera]]\nid = \"net\"\nurl = \"{}\"\nfps_max = 5\n[events]\nlabels = [\"person\"]\n",
@@ -116,24 +122,45 @@ fn a_clock_that_steps_and_another_time_zone_disturb_nothing() {
     nothing_was_disturbed(&daemon, steady);
 }
 
-fn nothing_was_disturbed(daemon: &Daemon, steady: Instant) {
-    for camera in CAMERAS {
-        let messages = daemon.heard.of(camera);
-        for pair in messages.windows(2) {
-            assert!(
-                pair[0].1.ts.captured <= pair[1].1.ts.captured,
-                "{camera}: {:?} {:?}",
-                pair[0].1.ts,
-                pair[1].1.ts
-            );
-            let pause = pair[1].0 - pair[0].0;
-            assert!(pair[0].0 < steady || pause < Duration::from_secs(4), "{camera} paused for {pause:?}");
-            let age = pair[1].1.lat_ms.total;
-            assert!((0.0..10_000.0).contains(&age), "{camera}: {age} ms old");
-        }
-        assert!(daemon.heard.notices_of(NoticeKind::CameraLost, Some(camera)).is_empty(), "{camera} was lost");
-        assert!(daemon.heard.states[camera].iter().all(|state| state.attempts == 0), "{camera} was rebuilt");
+/// The camera's own clock, which its sender reports tell, steps; ours does not.
+#[test]
+fn a_cameras_clock_that_steps_disturbs_nothing() {
+    let _cores = all_cores();
+    let (Some(library), Some(walk)) = (library(), clip(Clip::H264)) else { return };
+    let folder = TempDir::new().unwrap();
+    let clock = folder.path().join("clock");
+    fs::write(&clock, "+0").unwrap();
+    let stream = format!("net={}", walk.display());
+    let server = RtspServer::start_with(&["--stream", &stream], &environment(&library, &clock));
+    let cameras = camera("net", &server.url("net"), "fps_max = 5") + &witness();
+    let mut daemon = Daemon::start_tiny("", &cameras);
+    let begun = Instant::now();
+    for (step, source) in [
+        ("+0", ClockSource::RtcpSr),
+        ("+3600", ClockSource::HostArrival),
+        ("+0", ClockSource::RtcpSr),
+        ("-3600", ClockSource::HostArrival),
+        ("+0", ClockSource::RtcpSr),
+    ] {
+        replace(&clock, step);
+        let stepped = Instant::now();
+        // With the next sender report: GStreamer's server sends one every few seconds.
+        daemon.until(&format!("frames and state by {source:?} at {step}"), LIMIT, |heard| {
+            heard.of("net").last().is_some_and(|(at, m)| *at > stepped && m.ts.clock == source)
+                && heard.state("net").is_some_and(|state| state.clock == Some(source))
+        });
+        println!("{step}: {source:?} after {:?}", stepped.elapsed());
+        is_near(&daemon.heard, "net", SystemTime::now());
+        let err_ms = daemon.heard.of("net").last().unwrap().1.ts.err_ms;
+        assert!(err_ms < 5_000, "{step}: {err_ms} ms: the camera's time is not believed");
     }
+    daemon.finish();
+    undisturbed(&daemon);
+    is_never_lost_nor_goes_back(&daemon, "net", begun);
+}
+
+fn nothing_was_disturbed(daemon: &Daemon, steady: Instant) {
+    CAMERAS.iter().for_each(|camera| is_never_lost_nor_goes_back(daemon, camera, steady));
     let mut lives: BTreeMap<&str, Vec<&Event>> = BTreeMap::new();
     daemon.heard.events.iter().for_each(|event| lives.entry(&event.id).or_default().push(event));
     assert!(!lives.is_empty(), "nobody was seen");
@@ -144,4 +171,18 @@ fn nothing_was_disturbed(daemon: &Daemon, steady: Instant) {
         assert!(end.end.as_ref() >= Some(&end.start), "{id} ended before it began: {end:?}");
         assert_ne!(end.end_reason, Some(EndReason::CameraLost), "{end:?}");
     }
+}
+
+/// Its capture times, and it itself; it makes no pause either, once all runs.
+fn is_never_lost_nor_goes_back(daemon: &Daemon, camera: &str, steady: Instant) {
+    for pair in daemon.heard.of(camera).windows(2) {
+        let (before, after) = (&pair[0].1, &pair[1].1);
+        assert!(before.ts.captured <= after.ts.captured, "{camera}: {:?} {:?}", before.ts, after.ts);
+        let pause = pair[1].0 - pair[0].0;
+        assert!(pair[0].0 < steady || pause < Duration::from_secs(4), "{camera} paused for {pause:?}");
+        let age = after.lat_ms.total;
+        assert!((0.0..10_000.0).contains(&age), "{camera}: {age} ms old");
+    }
+    assert!(daemon.heard.notices_of(NoticeKind::CameraLost, Some(camera)).is_empty(), "{camera} was lost");
+    assert!(daemon.heard.states[camera].iter().all(|state| state.attempts == 0), "{camera} was rebuilt");
 }

@@ -13,8 +13,11 @@ const READY: &str = "READY=1\nSTATUS=running\n";
 const FED: &str = "WATCHDOG=1\n";
 /// It is fed once a second: as long as this it is not.
 const SILENCE: Duration = Duration::from_secs(6);
-/// A stage may be still for 15 s; the rest is the daemon's own second, and a slow machine.
-const STARVED_AFTER_MAX: Duration = Duration::from_secs(19);
+/// A stage may be still for 12 s; the rest is the daemon's own second, and a slow machine.
+const STARVED_AFTER_MAX: Duration = Duration::from_secs(16);
+/// The least that may be given, and a slow machine.
+const STOP: Duration = Duration::from_secs(2);
+const STOPPED_AFTER_MAX: Duration = Duration::from_secs(4);
 
 /// The service manager's end.
 struct Manager {
@@ -113,4 +116,27 @@ fn analysis_that_hangs_starves_the_watchdog() {
 #[test]
 fn publishing_that_hangs_starves_the_watchdog() {
     a_stage_that_hangs_starves_the_watchdog("publish");
+}
+
+/// What is documented of `stop_deadline`: code 1, and a line that names it.
+fn a_stage_that_hangs_at_a_stop_is_not_waited_for(thread: &str) {
+    let site = Site::new();
+    let written = Written { top: &format!("stop_deadline = \"{}s\"", STOP.as_secs()), ..Written::default() };
+    let mut daemon = Daemon::start(&mut site.run(&written));
+    daemon.wait_for("ready after");
+    let _held = Held::thread(&[], daemon.id(), thread);
+    let since = Instant::now();
+    daemon.terminate();
+    let (code, log, _) = daemon.finish();
+    let took = since.elapsed();
+    assert_eq!(code, Some(1), "{thread}: {log}");
+    assert!(log.contains("the stop took longer than stop_deadline (2 s): ending now"), "{thread}: {log}");
+    assert!(took >= STOP && took < STOPPED_AFTER_MAX, "{thread}: ended after {took:?}");
+}
+
+#[test]
+fn a_stop_ends_at_its_deadline_whatever_hangs() {
+    for thread in ["cam-gate", "infer", "analyze"] {
+        a_stage_that_hangs_at_a_stop_is_not_waited_for(thread);
+    }
 }

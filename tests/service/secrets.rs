@@ -7,13 +7,21 @@ use std::net::{Ipv4Addr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use crate::support::mosquitto::{Message, Mosquitto, Subscriber, free_port};
+use tempfile::TempDir;
+use watchpost::event::CameraStatus;
+
+use crate::support::cores::some_cores;
+use crate::support::daemon::{self, camera};
+use crate::support::mosquitto::{Message, Mosquitto, PATIENCE, Subscriber, free_port};
 use crate::support::program::{Daemon, Site, Written};
+use crate::support::rtsp::RtspServer;
 
 const CAMERA: &str = "pl4nted-camera";
 const BROKER: &str = "pl4nted-broker";
 const TOKEN: &str = "pl4nted-token";
 const PLANTED: &str = "pl4nted";
+/// `viewer:pl4nted` as it is sent.
+const BASIC: &str = "dmlld2VyOnBsNG50ZW";
 /// Exit code of a configuration that is wrong.
 const CONFIG: i32 = 78;
 
@@ -139,6 +147,38 @@ fn planted_secrets_are_in_no_log_message_or_page_and_files_are_not_for_others() 
     let told = bodies.iter().filter(|message| message.topic != "watchpost/box/cmd/camera");
     told.for_each(|message| tells_no_secret(&message.topic, &message.text()));
     assert!(is_private(&site.path("state")) >= 2, "a spool and a compiled model");
+}
+
+/// GStreamer says a camera's whole address in its log; ours has it only where somebody asks for that with GST_DEBUG.
+#[test]
+fn gstreamers_own_log_tells_no_password_either_and_no_core_is_left() {
+    let _cores = some_cores();
+    let login = ["--user", "viewer", "--password", CAMERA, "--auth", "basic"];
+    let server = RtspServer::start(&[&login[..], &["--stream", "walk=test:64x48@5"]].concat());
+    let at =
+        |password: &str, path: &str| server.url(path).replace("rtsp://", &format!("rtsp://viewer:{password}@"));
+    let cameras = [
+        camera("right", &at(CAMERA, "walk"), ""),
+        camera("wrong", &at(&format!("{PLANTED}%2Fother"), "walk"), ""),
+        camera("path", &at(CAMERA, &format!("user=a&password={PLANTED}")), ""),
+    ];
+    let loud = ("GST_DEBUG".to_owned(), "*:6,*rtsp*:9,GST_REFCOUNTING:3".to_owned());
+    let tiny = |cameras: &str| {
+        daemon::Daemon::start_tiny_in(TempDir::new().unwrap(), vec![loud], "confidence = 1.0", cameras, |port| port)
+    };
+    let mut daemon = tiny(&cameras.concat());
+    daemon.until("each camera's word", PATIENCE, |heard| {
+        let tried = |id| heard.state(id).is_some_and(|state| state.attempts > 0);
+        heard.is("right", CameraStatus::Online) && tried("wrong") && tried("path")
+    });
+    let limits = fs::read_to_string(format!("/proc/{}/limits", daemon.pid())).unwrap();
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    assert_eq!(core.split_whitespace().skip(4).collect::<Vec<_>>(), ["0", "0", "bytes"]);
+    daemon.finish();
+    let log = daemon.log();
+    assert!(log.contains(" DEBUG rtspsrc ") && log.contains("rtsp://***@127.0.0.1:"), "it was not talkative");
+    let secret = log.lines().find(|line| line.contains(PLANTED) || line.contains(BASIC));
+    assert_eq!(secret, None);
 }
 
 #[test]

@@ -165,12 +165,27 @@ impl Daemon {
 
     /// The same, and its broker, whose port is given, is reached at the port that comes back.
     pub fn start_tiny_by(engine: &str, cameras: &str, by: impl FnOnce(u16) -> u16) -> Self {
-        let dir = TempDir::new().unwrap();
+        let engine = format!("confidence = 1.0\n{engine}");
+        Self::start_tiny_in(TempDir::new().unwrap(), Vec::new(), &engine, cameras, by)
+    }
+
+    /// The same in a folder at hand, with variables in its environment; it sees what `confidence` says: boxes in what is white.
+    pub fn start_tiny_in(
+        dir: TempDir,
+        env: Vec<(String, String)>,
+        engine: &str,
+        cameras: &str,
+        by: impl FnOnce(u16) -> u16,
+    ) -> Self {
         fs::write(dir.path().join("tiny.onnx"), onnx::yolov8_any_batch()).unwrap();
         let manifest = "name = \"tiny\"\nmodel = \"tiny.onnx\"\nlabels = [\"a\", \"b\"]\n";
         fs::write(dir.path().join("tiny.toml"), manifest).unwrap();
-        let engine = format!("manifest = \"tiny.toml\"\nconfidence = 1.0\n{engine}");
-        Self::run(dir, Vec::new(), &engine, "", cameras, by)
+        let engine = format!(
+            "manifest = \"tiny.toml\"
+confidence = 1.0
+{engine}"
+        );
+        Self::run(dir, env, &engine, "", cameras, by)
     }
 
     fn run(
@@ -361,14 +376,19 @@ impl Daemon {
 
     /// Sends SIGTERM and waits for the end; how it ended and how long that took.
     pub fn end(&mut self) -> (ExitStatus, Duration) {
+        self.signal("TERM");
+        self.ended(STOP)
+    }
+
+    /// Waits for its end, for so long at most; how it ended and how long that took.
+    pub fn ended(&mut self, limit: Duration) -> (ExitStatus, Duration) {
         let begun = Instant::now();
         self.stopping = true;
-        self.signal("TERM");
         let status = loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 break status;
             }
-            assert!(begun.elapsed() < STOP, "still running {STOP:?} after SIGTERM");
+            assert!(begun.elapsed() < limit, "still running after {limit:?}");
             std::thread::sleep(Duration::from_millis(5));
         };
         (status, begun.elapsed())

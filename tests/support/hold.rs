@@ -3,9 +3,10 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
-/// PTRACE_SEIZE and PTRACE_INTERRUPT on the oldest thread of that name, until standard input ends.
+/// PTRACE_SEIZE and PTRACE_INTERRUPT on the oldest thread of that name, until standard input ends. Of the thread's end it takes
+/// notice: its process would not be over before.
 const HOLD: &str = "
-import ctypes, os, sys
+import ctypes, os, sys, threading
 pid, name = int(sys.argv[1]), sys.argv[2]
 tasks = f'/proc/{pid}/task'
 named = [int(t) for t in os.listdir(tasks) if open(f'{tasks}/{t}/comm').read().strip() == name]
@@ -16,7 +17,11 @@ for request in (0x4206, 0x4207):
         sys.exit(f'ptrace: {os.strerror(ctypes.get_errno())}')
 os.waitpid(min(named), 0x40000000)
 print('held', flush=True)
-sys.stdin.read()
+threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
+ended = False
+while not ended:
+    status = os.waitpid(min(named), 0x40000000)[1]
+    ended = os.WIFEXITED(status) or os.WIFSIGNALED(status)
 ";
 
 /// A thread that stands still until this is dropped, or its process is killed.

@@ -16,10 +16,16 @@ impl RtspServer {
     /// Starts one with the script's own arguments, such as `["--stream", "walk=clip.mp4", "--shared"]`, and waits until
     /// it listens. Without `--port` it takes a free one.
     pub fn start(arguments: &[&str]) -> Self {
+        Self::start_with(arguments, &[])
+    }
+
+    /// The same with variables in its environment.
+    pub fn start_with(arguments: &[&str], environment: &[(String, String)]) -> Self {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/tools/rtsp_server.py");
         // The script's own first line names the system's Python, which has GStreamer's bindings.
         let mut child = Command::new(script)
             .args(arguments)
+            .envs(environment.iter().cloned())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -38,7 +44,7 @@ impl RtspServer {
     }
 
     /// `stop NAME` (hangs up and is not found), `start NAME`, `freeze NAME` (stays connected and sends nothing),
-    /// `thaw NAME`; returns when it is done.
+    /// `thaw NAME`, and what else the script tells of; returns when it is done.
     pub fn command(&mut self, line: &str) {
         writeln!(self.child.stdin.as_mut().unwrap(), "{line}").unwrap();
         let reply = self.replies.next().transpose().unwrap();
