@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use watchpost::worker::spawn;
 
 /// Longest wait for anything in a test.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A port of this machine that was free a moment ago.
 pub fn free_port() -> u16 {
@@ -21,10 +21,15 @@ pub fn free_port() -> u16 {
 }
 
 /// Looks until `done`, for what has no event to wait for: a counter, a sentence.
-pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+pub fn wait_until(what: &str, done: impl FnMut() -> bool) {
+    within(PATIENCE, what, done);
+}
+
+/// The same with a limit of its own.
+pub fn within(limit: Duration, what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + limit;
     while !done() {
-        assert!(Instant::now() < deadline, "waited in vain for: {what}");
+        assert!(Instant::now() < deadline, "waited {limit:?} in vain for: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
