@@ -198,11 +198,13 @@ fn pump(mut from: TcpStream, mut to: TcpStream) {
 }
 
 /// A message that was delivered.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Message {
     pub topic: String,
     pub body: Vec<u8>,
     pub retained: bool,
+    /// When it came, whenever the test looks at it.
+    pub at: Instant,
 }
 
 impl Message {
@@ -284,7 +286,7 @@ fn listen(
             Ok(Event::Incoming(Packet::SubAck(_))) => subscribed.send(()).unwrap(),
             Ok(Event::Incoming(Packet::Publish(publish))) => {
                 let body = publish.payload.to_vec();
-                let message = Message { topic: publish.topic, body, retained: publish.retain };
+                let message = Message { topic: publish.topic, body, retained: publish.retain, at: Instant::now() };
                 if messages.send(message).is_err() {
                     return;
                 }
