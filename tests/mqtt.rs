@@ -9,7 +9,10 @@ use std::time::{Duration, Instant};
 
 use crossbeam::channel::bounded;
 use support::certificates::{certificates, dated_server_certificate};
-use support::mosquitto::{Message, Mosquitto, PATIENCE, Relay, Subscriber, free_port, old_broker, wait_until};
+use support::link::{Condition, Link};
+use support::mosquitto::{
+    Message, Mosquitto, PATIENCE, Relay, Subscriber, free_port, old_broker, wait_until, within,
+};
 use support::publisher::{Box, DEVICES, config, detections, event, gate, homeassistant, notice, tls};
 use tempfile::TempDir;
 use watchpost::config::{MqttConfig, MqttProtocol, Secret};
@@ -44,10 +47,13 @@ fn every_kind_of_message_arrives_over_both_protocols() {
         let broker = Mosquitto::start(&[]);
         let state = TempDir::new().unwrap();
         let subscriber = Subscriber::start(broker.port(), "watchpost/#", None);
-        let tested = Box::start(&MqttConfig { protocol, ..config(broker.port()) }, state.path());
+        let link = Link::mqtt(broker.port());
+        link.set(Condition::Hole);
+        let tested = Box::start(&MqttConfig { protocol, ..config(link.port()) }, state.path());
         tested.publisher.detections(&gate(), &detections(0));
         tested.publisher.wake();
         assert_eq!(tested.metrics.detections_dropped.get(), 1, "not connected yet");
+        link.set(Condition::Good);
         tested.wait_connected();
         tested.publisher.detections(&gate(), &detections(1));
         tested.publisher.wake();
@@ -74,19 +80,17 @@ fn every_kind_of_message_arrives_over_both_protocols() {
 fn detections_expire_on_mqtt_5() {
     let broker = Mosquitto::start(&[]);
     let state = TempDir::new().unwrap();
-    let watch = Subscriber::start(broker.port(), "watchpost/#", None);
     let port = broker.port().to_string();
     let topic = "watchpost/box/cam/gate/detections";
-    let arguments = ["-V", "5", "-p", &port, "-t", topic, "-t", "watchpost/ready", "-F", "%t %E", "-C", "2"];
-    let mosquitto_sub =
+    let arguments = ["-V", "5", "-p", &port, "-t", topic, "-F", "%t %E", "-C", "2"];
+    let mut mosquitto_sub =
         Process::new("mosquitto_sub").args(arguments).stdout(std::process::Stdio::piped()).spawn().unwrap();
-    watch.publish("watchpost/ready", "", true);
     let tested = Box::start(&config(broker.port()), state.path());
     tested.wait_connected();
-    wait_until("mosquitto_sub has connected", || {
+    wait_until("mosquitto_sub has heard two", || {
         tested.publisher.detections(&gate(), &detections(1));
         tested.publisher.wake();
-        watch.messages.len() > 200
+        mosquitto_sub.try_wait().unwrap().is_some()
     });
     let output = mosquitto_sub.wait_with_output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
@@ -153,7 +157,8 @@ fn a_broker_killed_again_and_again_loses_nothing() {
         let state = TempDir::new().unwrap();
         let subscriber = Subscriber::start(broker.port(), "watchpost/box/notice", None);
         subscriber.subscribed.try_iter().for_each(drop);
-        let tested = Box::start(&MqttConfig { protocol, ..config(broker.port()) }, state.path());
+        let link = Link::mqtt(broker.port());
+        let tested = Box::start(&MqttConfig { protocol, ..config(link.port()) }, state.path());
         tested.wait_connected();
         let mut seen = Vec::new();
         for cycle in 0..5 {
@@ -166,9 +171,12 @@ fn a_broker_killed_again_and_again_loses_nothing() {
                 }
             }
             broker.kill();
+            link.set(Condition::Away);
             tested.notices(cycle * 40 + 20..cycle * 40 + 40);
             broker.restart();
+            // The broker acknowledges also what nobody listens to.
             subscriber.subscribed.recv_timeout(PATIENCE).unwrap();
+            link.set(Condition::Good);
         }
         while !seen.contains(&199) {
             seen.push(notice(&subscriber.next().body).seq);
@@ -209,14 +217,15 @@ fn what_a_stopped_daemon_left_is_sent_by_the_next_with_its_own_times() {
 
 #[test]
 fn a_broker_that_comes_late_gets_everything() {
-    let port = free_port();
+    let mut broker = Mosquitto::prepare(free_port());
+    let link = Link::away(broker.port());
     let state = TempDir::new().unwrap();
-    let tested = Box::start(&config(port), state.path());
+    let tested = Box::start(&config(link.port()), state.path());
     tested.notices(0..30);
-    tested.wait_problem("nothing listens at 127.0.0.1:");
-    let mut broker = Mosquitto::prepare(port);
+    tested.wait_problem("closed the connection");
     broker.restart();
-    let subscriber = Subscriber::start(port, "watchpost/box/notice", None);
+    let subscriber = Subscriber::start(broker.port(), "watchpost/box/notice", None);
+    link.set(Condition::Good);
     let seen: Vec<_> = (0..30).map(|_| notice(&subscriber.next().body)).collect();
     assert!(seen.iter().enumerate().all(|(n, notice)| notice.seq == n as u64 && notice.replayed));
     assert_eq!(tested.publisher.problem(), None);
@@ -239,13 +248,13 @@ fn a_wrong_password_is_said_in_words_and_retried_slowly() {
     let tested = Box::start(&user(config(broker.port())), state.path());
     tested.notices(0..1);
     tested.wait_problem("refused the user \"box\": check mqtt.user and its password_file");
+    let refused = Instant::now();
     assert!(!tested.publisher.problem().unwrap().contains("s3cret"));
     broker.configure(&["allow_anonymous false", &right]);
     broker.restart();
     let subscriber = Subscriber::start(broker.port(), "watchpost/box/notice", Some(("box", "s3cret-word")));
-    let started = Instant::now();
     let message = subscriber.messages.recv_timeout(Duration::from_secs(45)).unwrap();
-    assert!(started.elapsed() > Duration::from_secs(20), "no faster than each 30 s");
+    assert!(refused.elapsed() > Duration::from_secs(20), "no faster than each 30 s");
     assert_eq!(notice(&message.body).text, "n0");
     assert_eq!(tested.metrics.failures.get(), 1);
     tested.finish();
@@ -442,17 +451,18 @@ fn home_assistants_birth_brings_its_devices_again() {
 
 #[test]
 fn an_overflowing_spool_loses_exactly_what_it_counts() {
-    let port = free_port();
+    let mut broker = Mosquitto::prepare(free_port());
+    let link = Link::away(broker.port());
     let state = TempDir::new().unwrap();
-    let tested = Box::start(&MqttConfig { spool_bytes: 50_000, ..config(port) }, state.path());
+    let tested = Box::start(&MqttConfig { spool_bytes: 50_000, ..config(link.port()) }, state.path());
     tested.notices(0..2000);
     let (pending, dropped) = (tested.metrics.spool_pending.clone(), tested.metrics.spool_dropped.clone());
     // One more than was given: the notice of the overflow.
     wait_until("all are spooled or dropped", || pending.get() as u64 + dropped.get() == 2001);
     assert!(tested.metrics.spool_bytes.get() <= 50_000);
-    let mut broker = Mosquitto::prepare(port);
     broker.restart();
-    let subscriber = Subscriber::start(port, "watchpost/box/notice", None);
+    let subscriber = Subscriber::start(broker.port(), "watchpost/box/notice", None);
+    link.set(Condition::Good);
     let metrics = tested.finish();
     assert_eq!((metrics.spool_pending.get(), metrics.spool_bytes.get()), (0, 0));
     wait_until("the last", || subscriber.messages.len() as u64 + metrics.spool_dropped.get() == 2001);
@@ -566,9 +576,10 @@ fn a_frozen_broker_stalls_nobody_and_is_left() {
     for n in 0..20_000 {
         tested.publisher.detections(&gate(), &detections(n));
     }
-    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
     assert!(tested.metrics.detections_dropped.get() > 0);
-    wait_until("the silence is noticed", || tested.metrics.failures.get() == 1);
+    // 1.5 times the keep-alive and 10 s, on a busy machine.
+    within(Duration::from_secs(40), "the silence is noticed", || tested.metrics.failures.get() == 1);
     broker.signal("CONT");
     wait_until("a new connection", || tested.metrics.connects.get() == 2);
     tested.finish();

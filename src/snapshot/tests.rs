@@ -207,21 +207,22 @@ fn who_asks_is_told_what_became_of_the_picture() {
     assert!(published.is_empty() && told.is_err_and(|why| why.contains("make room")));
 }
 
-/// Whoever publishes the first picture waits until the last is dropped.
-fn held_up(root: &Path, metrics: &SnapshotMetrics) -> (Snapshots, Making, Sender<()>) {
-    let (go, wait) = bounded::<()>(0);
+/// Whoever publishes the first picture says so, and waits until the sender is dropped.
+fn held_up(root: &Path, metrics: &SnapshotMetrics) -> (Snapshots, Making, Receiver<()>, Sender<()>) {
+    let ((begins, begun), (go, wait)) = (bounded(1), bounded::<()>(0));
     let publish: Publish = Box::new(move |_| {
+        let _ = begins.try_send(());
         let _ = wait.recv();
     });
     let (snapshots, making) = start(&config(root, false), metrics.clone(), None, publish).unwrap();
-    (snapshots, making, go)
+    (snapshots, making, begun, go)
 }
 
 #[test]
 fn more_than_may_wait_are_dropped_and_counted() {
     let root = tempfile::tempdir().unwrap();
     let metrics = SnapshotMetrics::default();
-    let (snapshots, making, go) = held_up(root.path(), &metrics);
+    let (snapshots, making, _, go) = held_up(root.path(), &metrics);
     let one = snapshot("gate-1-0");
     // One is being published, as many as may wait do.
     for _ in 0..WAITING + 6 {
@@ -237,11 +238,12 @@ fn more_than_may_wait_are_dropped_and_counted() {
 fn a_stop_waits_for_no_more_pictures_than_it_has_time_for() {
     let root = tempfile::tempdir().unwrap();
     let metrics = SnapshotMetrics::default();
-    let (snapshots, making, go) = held_up(root.path(), &metrics);
+    let (snapshots, making, publishes, go) = held_up(root.path(), &metrics);
     for n in 0..4 {
         snapshots.give(snapshot(&format!("gate-1-{n}")));
     }
     drop(snapshots);
+    publishes.recv_timeout(LIMIT).unwrap();
     let (begun, ended) = (Instant::now(), making.ended.clone());
     making.finish(Duration::from_millis(100));
     assert!(begun.elapsed() < Duration::from_secs(5), "the picture at hand was waited for: {:?}", begun.elapsed());

@@ -18,7 +18,7 @@ use watchpost::worker::spawn;
 
 use crate::support::certificates::{certificates, dated_server_certificate};
 use crate::support::link::{Condition, Link};
-use crate::support::mosquitto::{Mosquitto, PATIENCE, Subscriber, free_port};
+use crate::support::mosquitto::{Mosquitto, PATIENCE, Subscriber, free_port, within};
 use crate::support::publisher::{Box, config, event, tls};
 
 /// Messages in flight at most: as many may come twice at each connection.
@@ -257,14 +257,6 @@ fn speak(publisher: Publisher, stop: Arc<AtomicBool>) -> JoinHandle<u64> {
         }
         said
     })
-}
-
-fn within(limit: Duration, what: &str, mut done: impl FnMut() -> bool) {
-    let deadline = Instant::now() + limit;
-    while !done() {
-        assert!(Instant::now() < deadline, "waited {limit:?} in vain for: {what}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
 }
 
 /// Cycles, and the seed of what is random.

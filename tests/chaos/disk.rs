@@ -17,7 +17,8 @@ use crate::alone;
 use crate::support::clips::{Clip, clip};
 use crate::support::cores::all_cores;
 use crate::support::daemon::{Daemon, camera};
-use crate::support::mosquitto::{Mosquitto, Subscriber, free_port, wait_until};
+use crate::support::link::{Condition, Link};
+use crate::support::mosquitto::{Mosquitto, Subscriber, free_port, wait_until, within};
 use crate::support::publisher::{Box, config, notice};
 
 /// More than the channel to the disk and what waits behind it hold.
@@ -43,8 +44,9 @@ fn full(most: impl Fn(u64) -> u64) {
 
 /// Gives more than can wait from `fail` to `mend`: nobody waits, and all is accounted for.
 fn nobody_waits(state: &Path, fail: impl FnOnce(), mend: impl FnOnce()) {
-    let port = free_port();
-    let tested = Box::start(&config(port), state);
+    let mut broker = Mosquitto::prepare(free_port());
+    let link = Link::away(broker.port());
+    let tested = Box::start(&config(link.port()), state);
     tested.notices(0..10);
     let (pending, dropped) = (tested.metrics.spool_pending.clone(), tested.metrics.spool_dropped.clone());
     wait_until("the first are on disk", || pending.get() == 10);
@@ -54,13 +56,13 @@ fn nobody_waits(state: &Path, fail: impl FnOnce(), mend: impl FnOnce()) {
     let took = begun.elapsed();
     wait_until("some are dropped", || dropped.get() > 0);
     // The disk's last word came a second ago at most; a blocked channel would wait for it for ever.
-    assert!(took < Duration::from_secs(10), "{took:?} for messages of which none may wait for the disk");
+    assert!(took < Duration::from_secs(60), "{took:?} for messages of which none may wait for the disk");
     mend();
-    let mut broker = Mosquitto::prepare(port);
     broker.restart();
-    let subscriber = Subscriber::start(port, "watchpost/box/notice", None);
+    let subscriber = Subscriber::start(broker.port(), "watchpost/box/notice", None);
+    link.set(Condition::Good);
     let (mut seen, mut told) = (Vec::new(), 0);
-    wait_until("all have come or are counted", || {
+    within(Duration::from_secs(120), "all have come or are counted", || {
         seen.extend(subscriber.messages.try_iter().map(|message| notice(&message.body)));
         told = seen.iter().filter(|notice| notice.kind == NoticeKind::SpoolOverflow).count();
         told > 0 && seen.len() - told + dropped.get() as usize == MESSAGES as usize
@@ -175,8 +177,9 @@ fn a_disk_that_hangs_holds_up_no_frame() {
     let Some(mut daemon) = Daemon::start_with(dir, Vec::new(), "", &camera) else { return };
     daemon.until("events", LIMIT, |heard| !heard.events.is_empty());
     let frozen = Frozen::new(&disk);
-    let begun = Instant::now();
-    daemon.until("frames for a while", LIMIT, |_| begun.elapsed() >= HANGS);
+    let (begun, log) = (Instant::now(), daemon.log_path());
+    let is_told = || std::fs::read_to_string(&log).unwrap().contains("the disk does not answer");
+    daemon.until("frames for a while, and the word", LIMIT, |_| begun.elapsed() >= HANGS && is_told());
     let told = daemon.heard.events.len();
     drop(frozen);
     daemon.until("events after that", LIMIT, |heard| heard.events.len() > told);
@@ -184,8 +187,7 @@ fn a_disk_that_hangs_holds_up_no_frame() {
     let longest = times.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap();
     let during = times.iter().filter(|at| **at < begun + HANGS).count();
     println!("{during} frames told of while the disk hung for {HANGS:?}, the longest pause {longest:?}");
-    assert!(longest < Duration::from_secs(2), "a pause of {longest:?}");
-    assert!(daemon.log().contains("the disk does not answer"), "{}", daemon.log());
+    assert!(longest < Duration::from_secs(4), "a pause of {longest:?}");
     daemon.finish();
     let events = daemon.heard.events.iter();
     let (mut tracks, mut open) = (0, BTreeSet::new());

@@ -16,7 +16,7 @@ use crate::support::daemon::{Daemon, camera, undisturbed, witness};
 use crate::support::mosquitto::free_port;
 use crate::support::rtsp::RtspServer;
 
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// A server that answers whatever is said with `answer`; its port.
 fn talker(answer: &'static [u8]) -> u16 {

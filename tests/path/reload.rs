@@ -6,7 +6,7 @@ use watchpost::event::{CameraStatus, EndReason, EventKind, Info, NoticeKind};
 
 use crate::support::clips::{Clip, clip};
 use crate::support::cores::all_cores;
-use crate::support::daemon::{Daemon, Heard, camera, witness};
+use crate::support::daemon::{Daemon, Heard, camera, lost_no_frame, witness};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -26,13 +26,6 @@ fn frames(heard: &Heard, camera: &str) -> Vec<u64> {
     heard.of(camera).iter().map(|(_, message)| message.frame).collect()
 }
 
-/// Every frame was analysed and told, none twice.
-fn without_a_gap(heard: &Heard, camera: &str) {
-    let frames = frames(heard, camera);
-    let gaps: Vec<&[u64]> = frames.windows(2).filter(|pair| pair[1] != pair[0] + 1).collect();
-    assert!(gaps.is_empty(), "{camera}: gaps {gaps:?} in {} frames", frames.len());
-}
-
 fn more(daemon: &mut Daemon, camera: &str) {
     let before = daemon.heard.count(camera);
     daemon.until("more frames", LIMIT, |heard| heard.count(camera) >= before + 5);
@@ -40,6 +33,7 @@ fn more(daemon: &mut Daemon, camera: &str) {
 
 #[test]
 fn cameras_are_added_removed_and_rebuilt_while_others_lose_no_frame() {
+    let _cores = all_cores();
     let goes = camera("goes", "test://?size=320x240&fps=5", "");
     let changes = camera("changes", "test://?size=320x240&fps=5", "");
     let mut daemon = Daemon::start_tiny("", &(witness() + &goes + &changes));
@@ -70,7 +64,7 @@ fn cameras_are_added_removed_and_rebuilt_while_others_lose_no_frame() {
         assert!(!metrics.contains(&format!("camera=\"{gone}\"")) && metrics.contains("camera=\"witness\""));
     }
     more(&mut daemon, "witness");
-    without_a_gap(&daemon.heard, "witness");
+    lost_no_frame(&daemon);
     let rebuilt = frames(&daemon.heard, "changes");
     assert!(rebuilt.windows(2).all(|pair| pair[0] < pair[1]), "numbers are not used twice: {rebuilt:?}");
     let seqs: Vec<u64> = daemon.heard.of("changes").iter().map(|(_, message)| message.seq).collect();
@@ -106,6 +100,7 @@ fn a_file_read_without_loss_goes_on_through_a_reload() {
 
 #[test]
 fn what_is_not_right_or_needs_a_restart_changes_nothing() {
+    let _cores = all_cores();
     let mut daemon = Daemon::start_tiny("", &witness());
     daemon.until("frames", LIMIT, |heard| heard.count("witness") > 0);
     let line = daemon.head_lines();
@@ -139,7 +134,7 @@ fn what_is_not_right_or_needs_a_restart_changes_nothing() {
     std::fs::write(&manifest, old).unwrap();
     assert!(reload(&mut daemon).contains("added: new"));
     daemon.until("the new camera", LIMIT, |heard| heard.count("new") > 0);
-    without_a_gap(&daemon.heard, "witness");
+    lost_no_frame(&daemon);
     daemon.finish();
 }
 

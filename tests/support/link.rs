@@ -44,6 +44,13 @@ impl Link {
         Self::start(target, true)
     }
 
+    /// The same, [`Condition::Away`] so far: until somebody listens to what comes by it.
+    pub fn away(target: u16) -> Self {
+        let link = Self::mqtt(target);
+        link.set(Condition::Away);
+        link
+    }
+
     /// To `target`, a port of this machine; [`Condition::Refusing`] and [`Condition::Deaf`] are as good as good.
     pub fn opaque(target: u16) -> Self {
         Self::start(target, false)

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use watchpost::worker::spawn;
 
 /// Longest wait for anything in a test.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A port of this machine that was free a moment ago.
 pub fn free_port() -> u16 {
@@ -21,10 +21,15 @@ pub fn free_port() -> u16 {
 }
 
 /// Looks until `done`, for what has no event to wait for: a counter, a sentence.
-pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+pub fn wait_until(what: &str, done: impl FnMut() -> bool) {
+    within(PATIENCE, what, done);
+}
+
+/// The same with a limit of its own.
+pub fn within(limit: Duration, what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + limit;
     while !done() {
-        assert!(Instant::now() < deadline, "waited in vain for: {what}");
+        assert!(Instant::now() < deadline, "waited {limit:?} in vain for: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
@@ -193,7 +198,7 @@ fn pump(mut from: TcpStream, mut to: TcpStream) {
 }
 
 /// A message that was delivered.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Message {
     pub topic: String,
     pub body: Vec<u8>,
@@ -203,6 +208,8 @@ pub struct Message {
     pub qos: u8,
     /// Seconds until it expires, over MQTT 5.
     pub expiry: Option<u32>,
+    /// When it came, whenever the test looks at it.
+    pub at: Instant,
 }
 
 impl Message {
@@ -284,8 +291,8 @@ fn listen(
             Ok(Event::Incoming(Packet::SubAck(_))) => subscribed.send(()).unwrap(),
             Ok(Event::Incoming(Packet::Publish(publish))) => {
                 let body = publish.payload.to_vec();
-                let (retained, qos) = (publish.retain, publish.qos as u8);
-                let message = Message { topic: publish.topic, body, retained, qos, expiry: None };
+                let (retained, qos, at) = (publish.retain, publish.qos as u8, Instant::now());
+                let message = Message { topic: publish.topic, body, retained, qos, expiry: None, at };
                 if messages.send(message).is_err() {
                     return;
                 }
@@ -351,7 +358,7 @@ fn witnessed(publish: v5::mqttbytes::v5::Publish) -> Message {
     let topic = String::from_utf8(publish.topic.to_vec()).unwrap();
     let expiry = publish.properties.and_then(|properties| properties.message_expiry_interval);
     let (body, retained, qos) = (publish.payload.to_vec(), publish.retain, publish.qos as u8);
-    Message { topic, body, retained, qos, expiry }
+    Message { topic, body, retained, qos, expiry, at: Instant::now() }
 }
 
 /// A broker that speaks MQTT 3.1.1 only and acknowledges nothing but connections: the protocol levels it was

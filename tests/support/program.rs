@@ -12,7 +12,7 @@ use watchpost::worker::spawn;
 use super::onnx;
 
 /// Longest wait for a line, or for the end.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 /// More lines than a run has, or the test would hold the program up.
 const LINES: usize = 100_000;
 

@@ -18,6 +18,9 @@ use super::mosquitto::PATIENCE;
 /// Lanes of a batch, and with it frames in the slot of a file that is read fast.
 pub const LANES: usize = 4;
 
+/// Longer than any stop takes, and shorter than the 5 s after which a pipeline that does not stop is abandoned.
+pub const STOP: Duration = Duration::from_millis(4500);
+
 /// A camera's thread with its pipeline, and no engine.
 pub struct Rig {
     /// Its orders.
