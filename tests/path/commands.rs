@@ -11,7 +11,7 @@ use watchpost::publish::{Acknowledgement, Command as ToDo};
 use crate::support::cores::all_cores;
 use crate::support::daemon::{Daemon, Heard, camera, lost_no_frame, witness};
 use crate::support::mosquitto::{Mosquitto, PATIENCE, Subscriber, wait_until};
-use crate::support::publisher::{Box, config, notice};
+use crate::support::publisher::{Box, config, gate, notice};
 
 const LIMIT: Duration = Duration::from_secs(60);
 const COMES: &str = "{\"id\":\"comes\",\"url\":\"test://?size=320x240&fps=5\"}";
@@ -219,6 +219,74 @@ fn a_kept_command_that_is_too_large_does_not_end_every_connection() {
         assert_eq!(watch.next_of("watchpost/box/status").text(), "offline");
         online();
         is_heard();
+        tested.finish();
+    }
+}
+
+#[test]
+fn what_came_of_a_command_is_told_by_both_protocols() {
+    for protocol in [MqttProtocol::V5, MqttProtocol::V4] {
+        let broker = Mosquitto::start(&[]);
+        let state = TempDir::new().unwrap();
+        let subscriber = Subscriber::start(broker.port(), "watchpost/#", None);
+        let tested = Box::start(&MqttConfig { protocol, ..config(broker.port()) }, state.path());
+        tested.wait_connected();
+        subscriber.next_of("watchpost/box/status");
+        subscriber.publish("watchpost/box/cmd/reload", "", false);
+        let asked = tested.commands.recv_timeout(PATIENCE).unwrap();
+        assert_eq!(asked.command, ToDo::Reload);
+        let done = Acknowledgement::done("reload", "nothing changes".to_owned());
+        tested.publisher.acknowledge(asked.reply.unwrap(), &done);
+        let told = subscriber.next_of("watchpost/box/cmd/reload/result");
+        assert_eq!((serde_json::from_slice(&told.body).ok(), told.retained), (Some(done), false));
+        subscriber.publish("watchpost/box/cmd/camera", "no JSON", false);
+        let told = subscriber.next_of("watchpost/box/cmd/camera/result");
+        let refused: Acknowledgement = serde_json::from_slice(&told.body).unwrap();
+        assert!(!refused.ok && refused.error.unwrap().contains("it is not JSON"));
+        tested.finish();
+    }
+}
+
+#[test]
+fn a_retained_command_is_ignored_and_a_live_one_obeyed() {
+    for protocol in [MqttProtocol::V5, MqttProtocol::V4] {
+        let broker = Mosquitto::start(&[]);
+        let state = TempDir::new().unwrap();
+        let subscriber = Subscriber::start(broker.port(), "watchpost/#", None);
+        let set = "watchpost/box/cam/gate/enabled/set";
+        subscriber.publish(set, "OFF", true);
+        subscriber.next_of(set);
+        let tested = Box::start(&MqttConfig { protocol, ..config(broker.port()) }, state.path());
+        tested.wait_connected();
+        subscriber.next_of("watchpost/box/status");
+        subscriber.publish(set, "perhaps", false);
+        let refusal = notice(&subscriber.next_of("watchpost/box/notice").body);
+        assert_eq!((refusal.kind, refusal.camera.as_deref()), (NoticeKind::CommandRefused, Some("gate")));
+        subscriber.publish(set, "ON", false);
+        let on = ToDo::SetEnabled { camera: gate(), on: true };
+        assert_eq!(
+            tested.commands.recv_timeout(PATIENCE).map(|asked| asked.command),
+            Ok(on.clone()),
+            "and not OFF"
+        );
+        assert!(tested.commands.is_empty());
+        // To a subscriber that is there, 3.1.1 hands a retained message over like any other.
+        subscriber.publish(set, "OFF", true);
+        subscriber.next_of(set);
+        let off = ToDo::SetEnabled { camera: gate(), on: false };
+        match protocol {
+            MqttProtocol::V4 => {
+                assert_eq!(tested.commands.recv_timeout(PATIENCE).map(|asked| asked.command), Ok(off))
+            }
+            _ => {
+                subscriber.publish(set, "ON", false);
+                assert_eq!(
+                    tested.commands.recv_timeout(PATIENCE).map(|asked| asked.command),
+                    Ok(on),
+                    "and not OFF"
+                );
+            }
+        }
         tested.finish();
     }
 }
