@@ -165,7 +165,7 @@ pub struct Event {
     /// Seconds of its stay in each of them, from when it was first seen inside to when it was last; of several stays the
     /// latest.
     pub dwell_s: BTreeMap<String, f64>,
-    /// Lines it has crossed, in order.
+    /// Lines it has crossed, in order: the latest 100.
     pub crossings: Vec<Crossing>,
     /// When it was seen first.
     pub start: String,

@@ -39,6 +39,10 @@ const MOVED_IOU: f32 = 0.8;
 /// trembles on the edge of a zone without delays changes with every frame.
 const CHANGES_EVERY: Duration = Duration::from_millis(200);
 
+/// Crossings of a track that are remembered, the latest: who trembles on a line for hours crosses it a million times, and each
+/// event tells of all of them.
+const CROSSINGS_MAX: usize = 100;
+
 /// What is looked for in a camera's picture.
 #[derive(Clone, Debug)]
 pub struct Rules {
@@ -166,6 +170,16 @@ impl Open {
     /// When the view was taken whose picture an event would name now.
     fn picture(&self, rules: &Rules) -> Option<Duration> {
         self.best.taken_at().filter(|_| rules.snapshot_urls)
+    }
+
+    /// Crossings before these were counted, and told of if the track is an event, frames ago.
+    fn keep_latest_crossings(&mut self) {
+        let surplus = self.crossings.len().saturating_sub(CROSSINGS_MAX);
+        self.crossings.drain(..surplus);
+        self.counted = self.counted.saturating_sub(surplus);
+        if let Some(told) = &mut self.told {
+            told.crossings = told.crossings.saturating_sub(surplus);
+        }
     }
 
     /// Whether a track of a class that is wanted is an event.
@@ -332,6 +346,7 @@ impl Scene {
         open.zones.extend_from_slice(self.zones.current(id));
         let crossings = self.lines.update(id, wall, rect, class, score);
         open.crossings.extend(crossings.iter().map(|crossing| (*crossing, wall)));
+        open.keep_latest_crossings();
     }
 
     /// `new` and `update`s of all that live.

@@ -4,6 +4,7 @@ use crate::frame::SystemImage;
 use crate::metrics::ThumbnailMetrics;
 use crate::thumbnail::{Pool, Shrink};
 use crate::track::Polygon;
+use crate::track::line::Line;
 use crate::track::zone::Inside;
 use std::time::Instant;
 
@@ -224,6 +225,31 @@ fn a_box_that_trembles_on_a_zones_edge_makes_few_updates_and_the_last_state_is_t
     }
     assert_eq!(short.said(), [(EventKind::New, vec![]), (EventKind::Update, vec![])]);
     assert_eq!(short.events[1].entered_zones, ["right"], "a short stay is told once it is over");
+}
+
+#[test]
+fn who_paces_over_a_line_for_ever_is_counted_and_each_event_tells_of_the_latest_times() {
+    let mut play = Play::new(EventRules { update_every: Duration::from_millis(200), ..all() });
+    let line = Line {
+        name: "door".to_owned(),
+        points: vec![[0.5, 0.0], [0.5, 1.0]],
+        anchor: crate::track::Anchor::Centre,
+        margin: 0.0,
+        labels: Vec::new(),
+        min_score: 0.0,
+        schedule: None,
+    };
+    let rules = Rules { lines: vec![line], ..play.scene.rules.clone() };
+    play.scene.exchange(rules);
+    for step in 0..700 {
+        play.frame(0, 0.9, &[if step % 4 < 2 { 0.48 } else { 0.52 }]);
+    }
+    let told: Vec<usize> = play.events.iter().map(|event| event.crossings.len()).collect();
+    assert_eq!((told.iter().max(), told.last()), (Some(&CROSSINGS_MAX), Some(&CROSSINGS_MAX)));
+    let counted = play.counts["line/door/in/person"] + play.counts["line/door/out/person"];
+    assert!((340..=349).contains(&counted), "{counted}");
+    let last = |event: &Event| event.crossings.last().map(|crossing| crossing.at.clone());
+    assert!(play.events.windows(2).skip(1).all(|pair| last(&pair[0]) < last(&pair[1])), "each has news");
 }
 
 #[test]
