@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use watchpost::event::{CameraStatus, Detections, EndReason, Event, EventKind, NoticeKind};
+use watchpost::event::{CameraStatus, EndReason, Event, EventKind, NoticeKind};
 use watchpost::frame::ClockSource;
 
 use crate::support::certificates::certificates;
