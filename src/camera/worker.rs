@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
-use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, after, bounded};
+use crossbeam::channel::{Receiver, RecvTimeoutError, SendError, Sender, TryRecvError, after, bounded};
 use gstreamer as gst;
 use gstreamer::prelude::*;
 
@@ -193,42 +193,79 @@ impl Life {
     /// One connection, from building the pipeline to its end.
     fn run_once(&mut self) -> Result<End, CameraError> {
         let config = self.intake.config();
-        let has_gate = config.motion.is_some();
-        let parts = pipeline::build(&config.pipeline, &config.source, config.decode, has_gate)?;
+        let (name, source, decode) = (config.pipeline.clone(), config.source.clone(), config.decode);
+        let (has_gate, place) = (config.motion.is_some(), place(&config.source));
+        // It opens files, which may lie on a network drive.
+        let build = move || pipeline::build(&name, &source, decode, has_gate);
+        let parts = match self.call("build", build, drop).map_err(|error| error.of(&place))? {
+            ControlFlow::Continue(parts) => parts?,
+            ControlFlow::Break(end) => return Ok(end),
+        };
         let connection = Arc::new(Connection::default());
         sink::attach(&self.intake, &connection, &parts);
         let intake = Arc::clone(&self.intake);
         let mut running = Running { parts: Some(parts), feeder: None, is_late: false, intake, connection };
-        let place = place(&self.intake.config().source);
         self.start_and_watch(&mut running).map_err(|error| error.of(&place))
     }
 
     fn start_and_watch(&mut self, running: &mut Running) -> Result<End, CameraError> {
         let reading = Reading::begin(&self.intake);
         // A failure is on the bus, in words.
-        let start = |pipeline: gst::Pipeline| pipeline.set_state(gst::State::Playing).is_ok();
-        if let ControlFlow::Break(end) = self.call(running, "start", start)? {
+        let start = |pipeline: &gst::Pipeline| pipeline.set_state(gst::State::Playing).is_ok();
+        if let ControlFlow::Break(end) = self.call_into(running, "start", start)? {
             return Ok(end);
         }
         running.feed();
         self.watch(running, reading)
     }
 
-    /// A call into a pipeline, on a thread of its own: stock elements have been seen to hang in such, and a camera must not
-    /// hang with them. Orders are obeyed meanwhile.
-    fn call<T: Send + 'static>(
+    /// A call into a pipeline; one that takes too long stops it in the end.
+    fn call_into<T: Send + 'static>(
         &mut self,
         running: &mut Running,
         what: &str,
-        call: impl FnOnce(gst::Pipeline) -> T + Send + 'static,
+        call: impl FnOnce(&gst::Pipeline) -> T + Send + 'static,
     ) -> Result<ControlFlow<End, T>, CameraError> {
         let Some(pipeline) = running.parts.as_ref().map(|parts| parts.pipeline.clone()) else {
             return Ok(ControlFlow::Break(End::Shutdown));
         };
-        let (done, outcome) = bounded(1);
-        worker::spawn(&format!("{what}-{}", self.intake.config().id), move || {
-            // Nobody waits any more for what took too long.
-            let _ = done.send(call(pipeline));
+        let stop = |(pipeline, _): (gst::Pipeline, T)| {
+            let _ = pipeline.set_state(gst::State::Null);
+        };
+        let outcome = self.call(
+            what,
+            move || {
+                let outcome = call(&pipeline);
+                (pipeline, outcome)
+            },
+            stop,
+        );
+        running.is_late = outcome.is_err();
+        Ok(match outcome? {
+            ControlFlow::Continue((_, outcome)) => ControlFlow::Continue(outcome),
+            ControlFlow::Break(end) => ControlFlow::Break(end),
+        })
+    }
+
+    /// What is done on a thread of its own: stock elements have been seen to hang, and a camera must not hang with them.
+    /// Orders are obeyed meanwhile. What takes too long is counted until it has ended, and then undone.
+    fn call<T: Send + 'static>(
+        &mut self,
+        what: &str,
+        call: impl FnOnce() -> T + Send + 'static,
+        undo: impl FnOnce(T) + Send + 'static,
+    ) -> Result<ControlFlow<End, T>, CameraError> {
+        let (camera, hanging) = (self.intake.config().id.clone(), self.intake.metrics().abandoned.clone());
+        // Without room: what nobody takes is known to be late, or unwanted.
+        let (done, outcome) = bounded(0);
+        let is_late = Arc::new(AtomicBool::new(false));
+        let (ended, was_late) = (hanging.clone(), Arc::clone(&is_late));
+        worker::spawn(&format!("{what}-{camera}"), move || {
+            let unwanted = done.send(call()).err();
+            if let Some(SendError(outcome)) = unwanted.filter(|_| was_late.load(Ordering::Acquire)) {
+                undo(outcome);
+                ended.dec();
+            }
         });
         let late = after(CALL_LIMIT);
         loop {
@@ -241,7 +278,9 @@ impl Life {
                     return Ok(ControlFlow::Break(end));
                 },
                 recv(late) -> _ => {
-                    running.is_late = true;
+                    let hanging = hanging.inc() + 1;
+                    is_late.store(true, Ordering::Release);
+                    tracing::error!(%camera, hanging, "its {what} takes more than 5 s: abandoned");
                     let text = format!("its {what} takes more than 5 s: the log of GStreamer says where (GST_DEBUG=4)");
                     return Err(CameraError::Stream(text));
                 }
@@ -345,9 +384,9 @@ impl Life {
         *reading = Reading { whole: Some(frames), ..Reading::begin(&self.intake) };
         running.connection.rewind();
         let seek =
-            |pipeline: gst::Pipeline| pipeline.seek_simple(gst::SeekFlags::FLUSH, gst::ClockTime::ZERO).is_ok();
+            |pipeline: &gst::Pipeline| pipeline.seek_simple(gst::SeekFlags::FLUSH, gst::ClockTime::ZERO).is_ok();
         // False where its pipeline cannot, as that of a picture.
-        self.seeks = match self.call(running, "seek", seek)? {
+        self.seeks = match self.call_into(running, "seek", seek)? {
             ControlFlow::Continue(done) => done,
             ControlFlow::Break(end) => return Ok(Some(end)),
         };
@@ -496,7 +535,7 @@ impl Reading {
 struct Running {
     parts: Option<Pipeline>,
     feeder: Option<Feeder>,
-    /// It has had the time of a call: its stop is not waited for.
+    /// A call into it takes too long: its thread stops it once that has ended.
     is_late: bool,
     intake: Arc<Intake>,
     connection: Arc<Connection>,
@@ -530,7 +569,8 @@ impl Drop for Running {
         if let Some(feeder) = self.feeder.take() {
             let _ = feeder.thread.join();
         }
-        let Some(parts) = self.parts.take() else { return };
+        // Whoever is late stops it.
+        let Some(parts) = self.parts.take().filter(|_| !self.is_late) else { return };
         let (id, abandoned) = (&self.intake.config().id, self.intake.metrics().abandoned.clone());
         // Without room: what is not waited for is known to have ended late.
         let (done, stopped) = bounded(0);
@@ -543,8 +583,7 @@ impl Drop for Running {
                 ended.dec();
             }
         });
-        let limit = if self.is_late { Duration::ZERO } else { CALL_LIMIT };
-        if stopped.recv_timeout(limit).is_err() {
+        if stopped.recv_timeout(CALL_LIMIT).is_err() {
             let hanging = abandoned.inc() + 1;
             tracing::error!(camera = %id, hanging, "the pipeline does not stop within 5 s: abandoned");
         }

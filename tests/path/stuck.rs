@@ -105,6 +105,25 @@ fn a_pipeline_that_does_not_start_is_abandoned_and_holds_up_no_stop() {
     wait_for("the end of both", || metrics.abandoned.get() == 0);
 }
 
+/// The file itself is one that cannot be opened for now.
+#[test]
+fn a_pipeline_that_cannot_even_be_built_holds_up_nobody() {
+    let _cores = some_cores();
+    let folder = TempDir::new().unwrap();
+    let (fifo, _) = stuck_description(folder.path());
+    let rig = Rig::start(file(fifo.clone(), Pace::Realtime, false));
+    wait_for("what it says", || rig.report().is_some_and(|report| report.attempts == 1));
+    let report = rig.report().unwrap();
+    assert!(report.reason.contains("its build takes more than 5 s"), "{report:?}");
+    assert_eq!(rig.metrics.abandoned.get(), 1);
+    wait_for("the next attempt", || threads_named("build-walk") == 2);
+    let metrics = rig.metrics.clone();
+    let (took, ..) = rig.stop();
+    assert!(took < LEAST, "nothing was started that would have to be stopped: {took:?}");
+    drop(writer(&fifo));
+    wait_for("the end of both", || metrics.abandoned.get() == 0 && threads_named("build-walk") == 0);
+}
+
 /// Threads of this process.
 fn threads_named(name: &str) -> usize {
     let tasks = fs::read_dir("/proc/self/task").unwrap();
