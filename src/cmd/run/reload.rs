@@ -1,6 +1,8 @@
 //! Changes while the daemon runs: the file read again, commands by MQTT. Whole or not at all: what is not right in every
 //! part, or needs a restart in one, changes nothing.
 
+use std::time::Instant;
+
 use super::{Daemon, json};
 use crate::cmd::wanted_card;
 use crate::config::{self, CameraEdit, Config, Draft, Plan, Problem, WHOLE_FILE};
@@ -183,7 +185,10 @@ impl Daemon<'_> {
         for camera in &plan.added {
             self.publisher.greet_camera(&camera.id, wanted_card(&config, camera));
         }
+        // It may wait for 7 s, of the 9 that the service manager does.
+        self.feed(Instant::now());
         self.graph.apply(plan, &config, self.around);
+        self.feed(Instant::now());
         for id in &plan.removed {
             self.publisher.forget_camera(id);
             self.told.remove(id);
