@@ -34,8 +34,11 @@ const REPEAT_MIN: Duration = Duration::from_millis(250);
 const FIRST_FRAME: Duration = Duration::from_secs(15);
 /// How often the bus wait looks at its orders.
 const TICK: gst::ClockTime = gst::ClockTime::from_mseconds(100);
-/// A pipeline that takes longer to start, to go back to its start or to stop is abandoned.
-const CALL_LIMIT: Duration = Duration::from_secs(5);
+/// A pipeline that takes longer to be built, to start or to go back to its start is abandoned: many cameras that start at once
+/// on a busy machine take their time, and orders are obeyed meanwhile.
+const START_LIMIT: Duration = Duration::from_secs(15);
+/// So is one that takes longer to stop.
+const STOP_LIMIT: Duration = Duration::from_secs(5);
 /// So many abandoned pipelines that still hang are more than a process can bear: each holds threads, memory, perhaps a decoder
 /// of the GPU's or a connection that the camera counts.
 pub const ABANDONED_MAX: i64 = 32;
@@ -267,7 +270,7 @@ impl Life {
                 ended.dec();
             }
         });
-        let late = after(CALL_LIMIT);
+        let late = after(START_LIMIT);
         loop {
             crossbeam::select! {
                 recv(outcome) -> outcome => match outcome {
@@ -280,8 +283,8 @@ impl Life {
                 recv(late) -> _ => {
                     let hanging = hanging.inc() + 1;
                     is_late.store(true, Ordering::Release);
-                    tracing::error!(%camera, hanging, "its {what} takes more than 5 s: abandoned");
-                    let text = format!("its {what} takes more than 5 s: the log of GStreamer says where (GST_DEBUG=4)");
+                    tracing::error!(%camera, hanging, "its {what} takes more than 15 s: abandoned");
+                    let text = format!("its {what} takes more than 15 s: the log of GStreamer says where (GST_DEBUG=4)");
                     return Err(CameraError::Stream(text));
                 }
             }
@@ -583,7 +586,7 @@ impl Drop for Running {
                 ended.dec();
             }
         });
-        if stopped.recv_timeout(CALL_LIMIT).is_err() {
+        if stopped.recv_timeout(STOP_LIMIT).is_err() {
             let hanging = abandoned.inc() + 1;
             tracing::error!(camera = %id, hanging, "the pipeline does not stop within 5 s: abandoned");
         }

@@ -180,12 +180,7 @@ impl Daemon {
         fs::write(dir.path().join("tiny.onnx"), onnx::yolov8_any_batch()).unwrap();
         let manifest = "name = \"tiny\"\nmodel = \"tiny.onnx\"\nlabels = [\"a\", \"b\"]\n";
         fs::write(dir.path().join("tiny.toml"), manifest).unwrap();
-        let engine = format!(
-            "manifest = \"tiny.toml\"
-confidence = 1.0
-{engine}"
-        );
-        Self::run(dir, env, &engine, "", cameras, by)
+        Self::run(dir, env, &format!("manifest = \"tiny.toml\"\n{engine}"), "", cameras, by)
     }
 
     fn run(
