@@ -11,7 +11,7 @@ use crate::support::daemon::{Daemon, Heard, camera, witness};
 use crate::support::link::{Condition, Link};
 use crate::support::rtsp::RtspServer;
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(120);
 /// From the end of an outage to the last camera's first frame.
 const BACK: Duration = Duration::from_secs(10);
 const CAMERAS: usize = 16;

@@ -24,7 +24,7 @@ use crate::support::publisher::{Box, config, notice};
 /// More than the channel to the disk and what waits behind it hold.
 const MESSAGES: u32 = 20_000;
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(120);
 /// Longer than the disk is waited for without a word.
 const HANGS: Duration = Duration::from_secs(8);
 

@@ -18,7 +18,7 @@ use crate::support::hold::Held;
 use crate::support::link::{Condition, Link};
 use crate::support::rtsp::RtspServer;
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(120);
 /// Of each kind, with and without.
 const ROUNDS: usize = 2;
 /// Shorter than what a frozen broker's messages may wait, so that they come afterwards.

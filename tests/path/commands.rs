@@ -13,7 +13,7 @@ use crate::support::daemon::{Daemon, Heard, camera, lost_no_frame, witness};
 use crate::support::mosquitto::{Mosquitto, PATIENCE, Subscriber, wait_until};
 use crate::support::publisher::{Box, config, gate, notice};
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(120);
 const COMES: &str = "{\"id\":\"comes\",\"url\":\"test://?size=320x240&fps=5\"}";
 
 /// Asks over MQTT 5 with a response topic and correlation data; the answer, which has to carry the same.

@@ -15,7 +15,7 @@ use crate::support::daemon::Daemon;
 use crate::support::mosquitto::Witness;
 use crate::support::schemas;
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(120);
 const CLOUD: &str = "watchpost/box/cam/walk/cloudevents";
 const LAST: &str = "watchpost/box/end-of-test";
 

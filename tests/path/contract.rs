@@ -14,7 +14,7 @@ use crate::support::daemon::{Daemon, camera};
 use crate::support::mosquitto::{Message, Witness};
 use crate::support::schemas;
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// What is retained of the box and cameras below, and nothing else.
 const RETAINED: [&str; 23] = [

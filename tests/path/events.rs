@@ -9,7 +9,7 @@ use crate::support::clips::{Clip, clip};
 use crate::support::cores::all_cores;
 use crate::support::daemon::{Daemon, Heard, witness};
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// The right half of the picture, and a line down its middle.
 pub const SCENE: &str = "[[camera.zone]]\nname = \"right\"\npolygon = [[0.5, 0.0], [1.0, 0.0], [1.0, 1.0], [0.5, 1.0]]\n\

@@ -9,7 +9,7 @@ use crate::support::clips::{STILL_AND_WALKING, still_and_walking};
 use crate::support::cores::all_cores;
 use crate::support::daemon::Daemon;
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// Parked cars, and two people who stand there all the time.
 const MASK: &str = "mask = [[[0.0, 0.0], [1.0, 0.0], [1.0, 0.2], [0.0, 0.2]], \

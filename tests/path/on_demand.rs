@@ -13,7 +13,7 @@ use crate::support::cores::all_cores;
 use crate::support::daemon::{Daemon, camera, witness};
 use crate::support::mosquitto::free_port;
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// The file that the answer names, as it is in the folder, on the camera's topic and by HTTP.
 fn picture(daemon: &mut Daemon, camera: &str, answer: &Acknowledgement) -> Vec<u8> {

@@ -8,7 +8,7 @@ use crate::support::clips::{Clip, clip};
 use crate::support::cores::all_cores;
 use crate::support::daemon::{Daemon, Heard, camera, lost_no_frame, witness};
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// Sends SIGHUP and waits for what came of it; its text.
 fn reload(daemon: &mut Daemon) -> String {

@@ -12,7 +12,7 @@ use crate::support::clips::{Clip, clip};
 use crate::support::cores::all_cores;
 use crate::support::daemon::Daemon;
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// Width, height and RGB.
 pub fn decode(jpeg: &[u8]) -> (usize, usize, Vec<u8>) {
