@@ -73,6 +73,8 @@ fn every_message_has_the_qos_the_retain_and_the_expiry_of_its_topic_and_what_is_
     daemon.until("a picture", LIMIT, |heard| {
         heard.texts.contains_key("cmd/snapshot/result") && heard.pictures.contains_key("cam/yard/snapshot")
     });
+    // Each 10 s, and what was made before the connection was there is not sent.
+    daemon.until("health", LIMIT, |heard| !heard.health.is_empty());
     daemon.publish("cam/yard/enabled/set", "OFF");
     daemon.until("the camera to be off", LIMIT, |heard| heard.text("cam/yard/status") == "disabled");
     daemon.finish();
