@@ -232,11 +232,14 @@ impl<'a> Daemon<'a> {
     /// Why the process cannot go on, where too many pipelines do not end: only its own end frees what they hold.
     fn pipelines_hang(&self) -> Option<Failure> {
         let hanging = self.around.metrics.pipelines_abandoned.get();
-        let text = format!(
-            "{hanging} pipelines of cameras hang and cannot be stopped: watchpost ends and is to be started anew; the log \
-             names the cameras, look for a fault in what decodes them or in the pipeline that was given"
-        );
-        (hanging >= camera::ABANDONED_MAX).then(|| Failure::new(Code::Unavailable, text))
+        let failure = || {
+            let text = format!(
+                "{hanging} pipelines of cameras hang and cannot be stopped: watchpost ends and is to be started anew; the log \
+                 names the cameras, look for a fault in what decodes them or in the pipeline that was given"
+            );
+            Failure::new(Code::Unavailable, text)
+        };
+        (hanging >= camera::ABANDONED_MAX).then(failure)
     }
 
     fn backend_news(&mut self, news: News) {
@@ -259,7 +262,7 @@ impl<'a> Daemon<'a> {
     /// builds for minutes.
     fn building(&mut self, step: &Building) {
         let serving = self.info.is_some();
-        let text = match step {
+        let (pct, text) = match step {
             Building::Step { pct, text, beside: _ } => {
                 let line = format!("the engine is being built: {pct} %, {text}");
                 if serving {
@@ -272,10 +275,10 @@ impl<'a> Daemon<'a> {
                 if self.told_build.replace(tenth) == Some(tenth) {
                     return;
                 }
-                line
+                (Some(*pct), line)
             }
-            Building::Done => "the engine is built".to_owned(),
-            Building::Failed(text) => text.clone(),
+            Building::Done => (Some(100), "the engine is built".to_owned()),
+            Building::Failed(text) => (None, text.clone()),
         };
         match step {
             Building::Failed(_) => tracing::warn!("{text}"),
@@ -284,11 +287,6 @@ impl<'a> Daemon<'a> {
         if !matches!(step, Building::Step { .. }) {
             systemd::status("running");
         }
-        let pct = match step {
-            Building::Step { pct, .. } => Some(*pct),
-            Building::Done => Some(100),
-            Building::Failed(_) => None,
-        };
         self.publisher.engine_build(pct, text);
     }
 

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::calibration;
 use super::manifest::{Manifest, ManifestError, digest};
 use super::onnx::{OnnxFault, graph};
 use super::shapes::{self, Shapes};
@@ -89,9 +90,9 @@ fn options(
     input: (u32, u32),
 ) -> Result<Options, OrderError> {
     let spec = &manifest.tensorrt;
-    let digest_of = |path: &PathBuf| digest(path).map_err(|error| read_error("plug-in", path, error.into()));
+    let digest = |path: &PathBuf| digest(path).map_err(|error| read_error("plug-in", path, error.into()));
     // It is needed where an engine is built: to run one it need not be there.
-    let calibration = spec.calibration.as_ref().filter(|_| spec.precision == Precision::Int8);
+    let frames = spec.calibration.as_ref().filter(|_| spec.precision == Precision::Int8);
     Ok(Options {
         precision: spec.precision,
         batch,
@@ -100,8 +101,8 @@ fn options(
         workspace: spec.workspace,
         dla_core: spec.dla_core,
         sparse: spec.sparse,
-        plugins: spec.plugins.iter().map(digest_of).collect::<Result<_, _>>()?,
-        calibration: calibration.and_then(|path| digest(path).ok()),
+        plugins: spec.plugins.iter().map(digest).collect::<Result<_, _>>()?,
+        calibration: frames.and_then(|path| calibration::identity(path).ok()),
     })
 }
 

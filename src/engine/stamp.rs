@@ -111,7 +111,7 @@ pub struct Options {
     /// SHA-256 of each plug-in library, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub plugins: Vec<String>,
-    /// SHA-256 of what INT8 was calibrated with; `None` without, and in what is wanted where the file is not on this machine.
+    /// What INT8 was calibrated with, by its SHA-256 ([`super::calibration::identity`]); `None` without, and in what is wanted where the file is not on this machine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calibration: Option<String>,
 }

@@ -208,6 +208,11 @@ pub fn birth_topic(discovery: &str) -> String {
     below(discovery, "status")
 }
 
+/// What all devices are below.
+pub fn devices(discovery: &str) -> String {
+    below(discovery, "device")
+}
+
 /// The components of a device.
 struct Components {
     id: String,
@@ -337,7 +342,7 @@ fn message(
 }
 
 fn config_topic(discovery: &str, object_id: &str) -> String {
-    below(discovery, &format!("device/{object_id}/config"))
+    below(&devices(discovery), &format!("{object_id}/config"))
 }
 
 /// Home Assistant takes `[A-Za-z0-9_-]` here; a camera's name is that anyway.

@@ -228,7 +228,7 @@ impl Consumers {
     /// Whether a retained topic of ours is a device of Home Assistant.
     pub fn is_device(&self, topic: &str) -> bool {
         let prefix = self.wanted.homeassistant.as_ref();
-        prefix.is_some_and(|prefix| is_below(&format!("{}/device", prefix.trim_end_matches('/')), topic))
+        prefix.is_some_and(|prefix| is_below(&homeassistant::devices(prefix), topic))
     }
 
     /// What is said at the end, all of it retained.

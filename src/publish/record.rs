@@ -72,15 +72,15 @@ pub fn read(written: &[u8]) -> Option<(Record, u64)> {
     Some((Record { offset: u64_at(written, 16)?, topic, body }, u64_at(written, 24)?))
 }
 
-/// Every whole message that lies in `source`, in the order of its bytes: also such as were deleted and not yet written
-/// over, and some more than once.
+/// Every whole message that lies in `source`, in the order of its bytes, as [`read`] has it and as it was written: also such as
+/// were deleted and not yet written over, and some more than once.
 ///
 /// # Errors
 ///
 /// `source` cannot be read, or `found` says so.
 pub fn find<E: From<io::Error>>(
     mut source: impl Read,
-    mut found: impl FnMut(&[u8]) -> Result<(), E>,
+    mut found: impl FnMut(&Record, u64, &[u8]) -> Result<(), E>,
 ) -> Result<(), E> {
     let mut window = Vec::new();
     loop {
@@ -90,11 +90,14 @@ pub fn find<E: From<io::Error>>(
             at += ahead;
             let rest = &window[at..];
             match length(rest) {
-                Some(length) if length <= rest.len() && read(&rest[..length]).is_some() => {
-                    found(&rest[..length])?;
-                    at += length;
-                }
-                Some(length) if length <= rest.len() || length > BYTES_MAX || ended => at += MARK.len(),
+                Some(length) if length <= rest.len() => match read(&rest[..length]) {
+                    Some((record, cursor)) => {
+                        found(&record, cursor, &rest[..length])?;
+                        at += length;
+                    }
+                    None => at += MARK.len(),
+                },
+                Some(length) if length > BYTES_MAX || ended => at += MARK.len(),
                 None if ended => at += MARK.len(),
                 _ => break,
             }
@@ -167,8 +170,8 @@ mod tests {
         }
         assert!(file.len() > 2 * CHUNK as usize);
         let mut found = Vec::new();
-        find::<io::Error>(&file[..], |written| {
-            found.push(read(written).unwrap().0.offset);
+        find::<io::Error>(&file[..], |record, _, _| {
+            found.push(record.offset);
             Ok(())
         })
         .unwrap();

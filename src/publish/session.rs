@@ -85,7 +85,7 @@ impl<'a> Session<'a> {
             unanswered: None,
         };
         if hears {
-            client.subscribe(&[shared.topics.enabled_set_filter(), shared.topics.command_filter()], true)?;
+            client.subscribe(&shared.topics.command_filters(), true)?;
             if let Some(birth) = shared.consumers.birth_topic() {
                 client.subscribe(&[birth], false)?;
             }
@@ -175,8 +175,7 @@ impl<'a> Session<'a> {
             Happened::Settled(pkid, verdict) => self.settled(pkid, verdict)?,
             Happened::Incoming(message) => self.incoming(&message, commands),
             Happened::SubscriptionRefused(reason) => {
-                let mut filters =
-                    vec![self.shared.topics.enabled_set_filter(), self.shared.topics.command_filter()];
+                let mut filters = self.shared.topics.command_filters().to_vec();
                 filters.extend(self.shared.consumers.birth_topic());
                 let filters = filters.join(" or ");
                 tracing::warn!(

@@ -134,8 +134,7 @@ impl Store {
         self.write(|transaction| {
             let mut events = transaction.open_table(EVENTS).map_err(store_error)?;
             let mut cursor = 0;
-            record::find(file, |written| {
-                let Some((record, acknowledged)) = record::read(written) else { return Ok(()) };
+            record::find(file, |record, acknowledged, written| {
                 if countable(record.offset).is_ok() {
                     cursor = acknowledged.max(cursor);
                     events.insert(record.offset, written).map_err(store_error)?;

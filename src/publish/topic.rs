@@ -145,6 +145,11 @@ impl Topics {
         self.camera(camera, "enabled/state")
     }
 
+    /// The filters for all commands.
+    pub fn command_filters(&self) -> [String; 2] {
+        [self.enabled_set_filter(), self.command_filter()]
+    }
+
     /// The filter for the commands that switch cameras.
     pub fn enabled_set_filter(&self) -> String {
         format!("{}cam/+/enabled/set", self.prefix)

@@ -11,10 +11,11 @@ use tempfile::TempDir;
 use watchpost::camera::ABANDONED_MAX;
 use watchpost::config::{CameraConfig, Pace, Source};
 use watchpost::event::{CameraStatus, NoticeKind};
+use watchpost::health::CameraReport;
 
 use crate::support::cores::some_cores;
 use crate::support::daemon::{Daemon, camera, witness};
-use crate::support::mosquitto::PATIENCE;
+use crate::support::mosquitto::{PATIENCE, wait_until};
 use crate::support::rig::{Rig, file};
 
 /// A stop, and what a machine with other work takes beside it.
@@ -47,13 +48,11 @@ fn stuck_camera(text: &Path) -> CameraConfig {
     }
 }
 
-/// Looks until it is so.
-fn wait_for(what: &str, mut is: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !is() {
-        assert!(Instant::now() < deadline, "waited in vain for: {what}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+/// What it says once its first attempt is abandoned, which is counted.
+fn first_failure(rig: &Rig) -> CameraReport {
+    wait_until("what it says", || rig.report().is_some_and(|report| report.attempts == 1));
+    assert_eq!(rig.metrics.abandoned.get(), 1);
+    rig.report().unwrap()
 }
 
 #[test]
@@ -64,7 +63,7 @@ fn a_pipeline_that_does_not_stop_is_abandoned_counted_and_replaced() {
     let held = writer(&fifo);
     let rig = Rig::start(stuck_camera(&text));
     let first = rig.next().info.connection;
-    wait_for("its end", || rig.metrics.online.get() == 1);
+    wait_until("its end", || rig.metrics.online.get() == 1);
     let second = loop {
         let frame = rig.next();
         if frame.info.connection != first {
@@ -79,7 +78,7 @@ fn a_pipeline_that_does_not_stop_is_abandoned_counted_and_replaced() {
     assert_eq!(metrics.abandoned.get(), 2);
     // With nobody at the other end any more, read(2) comes back: what hung does end, and hangs no more.
     drop(held);
-    wait_for("the end of both", || metrics.abandoned.get() == 0);
+    wait_until("the end of both", || metrics.abandoned.get() == 0);
 }
 
 #[test]
@@ -89,22 +88,20 @@ fn a_pipeline_that_does_not_start_is_abandoned_and_holds_up_no_stop() {
     let (fifo, text) = stuck_description(folder.path());
     let begun = Instant::now();
     let rig = Rig::start(stuck_camera(&text));
-    wait_for("what it says", || rig.report().is_some_and(|report| report.attempts == 1));
-    let (took, report) = (begun.elapsed(), rig.report().unwrap());
+    let (report, took) = (first_failure(&rig), begun.elapsed());
     assert!(took > START[0] && took < START[1], "{took:?}");
     assert!(
         report.status == CameraStatus::Offline && report.reason.contains("its start takes more than 15 s"),
         "{report:?}"
     );
-    assert_eq!(rig.metrics.abandoned.get(), 1);
     // In the middle of the next start.
-    wait_for("the next attempt", || threads_named("start-walk") == 2);
+    wait_until("the next attempt", || threads_named("start-walk") == 2);
     let metrics = rig.metrics.clone();
     let (took, ..) = rig.stop();
     assert!(took > LEAST && took < LIMIT, "{took:?}");
     assert_eq!(metrics.abandoned.get(), 2);
     drop(writer(&fifo));
-    wait_for("the end of both", || metrics.abandoned.get() == 0);
+    wait_until("the end of both", || metrics.abandoned.get() == 0);
 }
 
 /// The file itself is one that cannot be opened for now.
@@ -114,16 +111,14 @@ fn a_pipeline_that_cannot_even_be_built_holds_up_nobody() {
     let folder = TempDir::new().unwrap();
     let (fifo, _) = stuck_description(folder.path());
     let rig = Rig::start(file(fifo.clone(), Pace::Realtime, false));
-    wait_for("what it says", || rig.report().is_some_and(|report| report.attempts == 1));
-    let report = rig.report().unwrap();
+    let report = first_failure(&rig);
     assert!(report.reason.contains("its build takes more than 15 s"), "{report:?}");
-    assert_eq!(rig.metrics.abandoned.get(), 1);
-    wait_for("the next attempt", || threads_named("build-walk") == 2);
+    wait_until("the next attempt", || threads_named("build-walk") == 2);
     let metrics = rig.metrics.clone();
     let (took, ..) = rig.stop();
     assert!(took < LEAST, "nothing was started that would have to be stopped: {took:?}");
     drop(writer(&fifo));
-    wait_for("the end of both", || metrics.abandoned.get() == 0 && threads_named("build-walk") == 0);
+    wait_until("the end of both", || metrics.abandoned.get() == 0 && threads_named("build-walk") == 0);
 }
 
 /// Threads of this process.
@@ -146,7 +141,7 @@ fn a_daemon_with_too_many_hanging_pipelines_ends_to_be_started_anew() {
     let mut daemon = Daemon::start_tiny("batch = 4", &cameras);
     let half = format!("watchpost_pipelines_abandoned {}", ABANDONED_MAX / 2);
     daemon.until("frames", PATIENCE, |heard| heard.count("witness") > 0);
-    wait_for("half of them", || daemon.page("/metrics").contains(&half));
+    wait_until("half of them", || daemon.page("/metrics").contains(&half));
     let (status, took) = daemon.ended(Duration::from_secs(60));
     println!("ended after another {took:?}");
     assert_eq!(status.code(), Some(69));

@@ -43,6 +43,10 @@ fn what_was_put_is_read_as_the_model_sees_it() {
     let first = fs::read(&path).unwrap();
     let line = std::str::from_utf8(first.split(|b| *b == b'\n').next().unwrap()).unwrap().trim_end();
     assert!(line.starts_with(r#"{"schema":"watchpost.frames/1","frames":3,"size":[4,2],"#), "{line}");
+    assert_eq!(identity(&path).unwrap(), header.sha256);
+    let table = dir.path().join("own.table");
+    fs::write(&table, "TRT-8503-EntropyCalibration2\n").unwrap();
+    assert_eq!(identity(&table).unwrap(), digest(&table).unwrap());
     let mut read = frames(&path);
     assert_eq!(read.header, header);
     read.check(&spec(), (4, 2)).unwrap();
