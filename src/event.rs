@@ -236,7 +236,7 @@ pub enum Counter {
     Label(String),
     /// Those in a zone: its name and the class.
     Zone(String, String),
-    /// Those that have crossed a line since the start: its name, which way, the class.
+    /// Those that have crossed a line since the start, or since the camera was away or built anew: its name, which way, the class.
     Line(String, Direction, String),
 }
 

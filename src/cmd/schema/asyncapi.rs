@@ -55,7 +55,7 @@ const CHANNELS: &[(&str, &str, Writer, Content, &str)] = &[
         "line/{line}/{direction}/{label}",
         Retained,
         Count,
-        "How many have crossed a line since the start.",
+        "How many have crossed a line since the start, or since the camera was away or built anew.",
     ),
     ("snapshot", "snapshot", Retained, Jpeg, "The latest picture of an event, or what was asked for."),
     ("trackSnapshot", "snapshot/{track}", Live, Jpeg, "The best picture of a track so far."),
