@@ -7,6 +7,7 @@
 use std::sync::Once;
 
 pub mod clock;
+mod crowd;
 mod decode;
 mod description;
 mod elements;

@@ -10,6 +10,7 @@ use crossbeam::channel::{Receiver, RecvTimeoutError, SendError, Sender, TryRecvE
 use gstreamer as gst;
 use gstreamer::prelude::*;
 
+use super::crowd::{self, Starting};
 use super::pipeline::{self, CameraError, Pipeline};
 use super::sink::{self, Connection, Feeder, Intake, Seen};
 use crate::config::{CameraConfig, Source};
@@ -30,15 +31,11 @@ const RETRY_REFUSED: Duration = Duration::from_secs(300);
 const PROVEN: Duration = Duration::from_secs(10);
 /// A file that is repeated is opened no more often.
 const REPEAT_MIN: Duration = Duration::from_millis(250);
-/// From the start of a pipeline to its first frame.
-const FIRST_FRAME: Duration = Duration::from_secs(15);
 /// How often the bus wait looks at its orders.
 const TICK: gst::ClockTime = gst::ClockTime::from_mseconds(100);
 /// A pipeline that takes longer to be built, to start or to go back to its start is abandoned: many cameras that start at once
 /// on a busy machine take their time, and orders are obeyed meanwhile.
 const START_LIMIT: Duration = Duration::from_secs(15);
-/// So is one that takes longer to stop.
-const STOP_LIMIT: Duration = Duration::from_secs(5);
 /// So many abandoned pipelines that still hang are more than a process can bear: each holds threads, memory, perhaps a decoder
 /// of the GPU's or a connection that the camera counts.
 pub const ABANDONED_MAX: i64 = 32;
@@ -299,6 +296,7 @@ impl Life {
         // Silence is counted from here, or from the last frame.
         let mut quiet = Instant::now();
         let mut said = Seen::default();
+        let mut starting = Some(Starting::begin());
         loop {
             let wanted = [gst::MessageType::Error, gst::MessageType::Eos, gst::MessageType::Latency];
             let message = bus.timed_pop_filtered(TICK, &wanted);
@@ -330,20 +328,21 @@ impl Life {
             if seen.size.is_some() && (seen.size, seen.clock) != (said.size, said.clock) {
                 self.intake.set_live(true);
                 self.hurry.store(false, Ordering::Relaxed);
+                starting = None;
                 self.say_online(&seen);
                 said = seen;
             }
             if connection.is_waiting() {
                 quiet = Instant::now();
             }
-            self.check_silence(quiet, said.size.is_some())?;
+            self.check_silence(quiet, starting.is_none())?;
         }
     }
 
     /// No frame for too long.
     fn check_silence(&self, quiet: Instant, online: bool) -> Result<(), CameraError> {
         let limit = self.intake.config().stall_timeout;
-        let limit = if online { limit } else { FIRST_FRAME.max(limit) };
+        let limit = if online { limit } else { Starting::limit().max(limit) };
         let silence = self.intake.silence(quiet, Instant::now());
         if silence <= limit {
             return Ok(());
@@ -574,21 +573,6 @@ impl Drop for Running {
         }
         // Whoever is late stops it.
         let Some(parts) = self.parts.take().filter(|_| !self.is_late) else { return };
-        let (id, abandoned) = (&self.intake.config().id, self.intake.metrics().abandoned.clone());
-        // Without room: what is not waited for is known to have ended late.
-        let (done, stopped) = bounded(0);
-        let ended = abandoned.clone();
-        worker::spawn(&format!("stop-{id}"), move || {
-            // While it is still being started, this waits for the start's end.
-            let _ = parts.pipeline.set_state(gst::State::Null);
-            drop(parts);
-            if done.send(()).is_err() {
-                ended.dec();
-            }
-        });
-        if stopped.recv_timeout(STOP_LIMIT).is_err() {
-            let hanging = abandoned.inc() + 1;
-            tracing::error!(camera = %id, hanging, "the pipeline does not stop within 5 s: abandoned");
-        }
+        crowd::stop(parts, &self.intake.config().id, self.intake.metrics());
     }
 }
