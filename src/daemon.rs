@@ -328,8 +328,14 @@ pub fn enforce_deadline(deadline: Duration) -> Instant {
     ends_by
 }
 
-/// Ends the process with code 1, whatever its threads do: what libraries want done at an orderly exit would be done beside
-/// threads that still use them.
+/// Ends the process with code 1, whatever its threads do.
 pub fn end_now() -> ! {
-    signal_hook::low_level::exit(1)
+    end(1)
+}
+
+/// Ends the process without what libraries want done at an orderly exit: it would be done beside threads that still use them.
+/// GStreamer and the driver of a GPU have such threads, and pipelines that were abandoned (signals 6 and 11 at the end of a
+/// daemon with 200 cameras on a GPU).
+pub fn end(code: i32) -> ! {
+    signal_hook::low_level::exit(code)
 }

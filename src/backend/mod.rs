@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 
 use crossbeam::channel::Sender;
 
-use crate::config::{BackendChoice, Config, EngineConfig};
+use crate::config::{BackendChoice, CameraConfig, Config, EngineConfig, Pace, Source};
 use crate::engine::Manifest;
 use crate::event::{EngineStamp, Model};
 use crate::frame::{Frame, FrameInfo, GpuShare};
-use crate::gpu::device::Device;
+use crate::gpu::device::{Device, Waits};
 use crate::letterbox::Letterbox;
 use crate::thumbnail::{Thumbnail, Thumbnails};
 use crate::yolo::Candidates;
@@ -203,7 +203,9 @@ impl Settings {
     ///
     /// [`BackendError::Unavailable`] where TensorRT is asked for by name and cannot be had.
     pub fn new(config: &Config, manifest: &Manifest) -> Result<Self, BackendError> {
-        Self::choose(&config.engine, manifest, Some(&config.state_dir))
+        let presses = |camera: &CameraConfig| matches!(camera.source, Source::File { pace: Pace::Fast, .. });
+        let waits = if config.cameras.iter().any(presses) { Waits::Asleep } else { Waits::Spinning };
+        Self::choose(&config.engine, manifest, Some(&config.state_dir), waits)
     }
 
     /// The same from a checked engine section. Compiled models, engines and kernels are kept below `state_dir`.
@@ -215,13 +217,17 @@ impl Settings {
         engine: &EngineConfig,
         manifest: &Manifest,
         state_dir: Option<&Path>,
+        waits: Waits,
     ) -> Result<Self, BackendError> {
+        let gpu = || Device::open_waiting(engine.tensorrt.device, waits);
         let openvino = || Self::OpenVino(openvino::Settings::new(engine, manifest, state_dir));
         match engine.backend {
             BackendChoice::Openvino => Ok(openvino()),
-            BackendChoice::Tensorrt => tensorrt::Settings::new(engine, manifest, state_dir).map(Self::TensorRt),
+            BackendChoice::Tensorrt => {
+                tensorrt::Settings::on(gpu()?, engine, manifest, state_dir).map(Self::TensorRt)
+            }
             BackendChoice::Auto => {
-                let device = match Device::open(engine.tensorrt.device) {
+                let device = match gpu() {
                     Ok(device) => device,
                     Err(error) => {
                         if Path::new(GPU_NODE).exists() {

@@ -56,16 +56,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// From a checked engine section: opens the device and the library.
-    ///
-    /// # Errors
-    ///
-    /// [`BackendError::Unavailable`] where one of them cannot be had.
-    pub fn new(engine: &EngineConfig, manifest: &Manifest, state_dir: Option<&Path>) -> Result<Self, BackendError> {
-        Self::on(Device::open(engine.tensorrt.device)?, engine, manifest, state_dir)
-    }
-
-    /// The same on an opened device.
+    /// From a checked engine section, on an opened device.
     ///
     /// # Errors
     ///
@@ -93,7 +84,7 @@ impl Settings {
     ///
     /// # Errors
     ///
-    /// As [`Settings::new`].
+    /// As [`Settings::on`].
     pub fn of_engine(tensorrt: &TensorrtConfig, manifest: &Manifest) -> Result<Self, BackendError> {
         Ok(Self {
             manifest: manifest.clone(),

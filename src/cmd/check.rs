@@ -7,6 +7,7 @@ use crate::camera::pipeline;
 use crate::cli::{Code, Failure};
 use crate::config::{self, CameraConfig, EngineConfig};
 use crate::engine::Manifest;
+use crate::gpu::device::Waits;
 use crate::publish;
 
 /// Reads the configuration, then looks for what it needs on this machine, as far as it can be read.
@@ -88,7 +89,7 @@ fn backend(
         let text = format!("{}: engine: {}", path.display(), failure.text);
         problems.add(Failure { text, ..failure });
     };
-    let settings = match Settings::choose(engine, &manifest.overridden(engine), state_dir) {
+    let settings = match Settings::choose(engine, &manifest.overridden(engine), state_dir, Waits::Asleep) {
         // Nothing is kept of a look.
         Ok(Settings::OpenVino(settings)) => openvino::Settings { cache_dir: None, ..settings },
         Ok(Settings::TensorRt(settings)) => return tensorrt::check(&settings).err().into_iter().for_each(add),

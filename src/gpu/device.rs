@@ -32,22 +32,44 @@ unsafe impl Send for Primary {}
 // SAFETY: as above.
 unsafe impl Sync for Primary {}
 
+/// How threads wait for a GPU, but for what waits for an [`super::stream::Event`], which sleeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waits {
+    /// For decoders that are pressed: they wait for each picture, and to spin takes all cores (32 files read as fast as possible:
+    /// 13 of 16).
+    Asleep,
+    /// As the driver likes, which on most machines is to spin. For decoders at a camera's pace, which wait for a copy of some
+    /// microseconds: to sleep takes more (128 cameras at 25 frames/s: 423 us of processor time a frame, and 382 so).
+    Spinning,
+}
+
 impl Device {
-    /// Opens GPU `ordinal`, counted from 0 as `nvidia-smi` and CUDA_VISIBLE_DEVICES have it. Waiting for this GPU
-    /// sleeps instead of spinning, in the whole process.
+    /// Opens GPU `ordinal`, counted from 0 as `nvidia-smi` and CUDA_VISIBLE_DEVICES have it. Threads that wait for it sleep.
     ///
     /// # Errors
     ///
     /// [`GpuError::Unavailable`] without a driver, with one older than CUDA 11.4, and where there is no such GPU.
     pub fn open(ordinal: usize) -> Result<Self, GpuError> {
+        Self::open_waiting(ordinal, Waits::Asleep)
+    }
+
+    /// The same, with another way to wait in the whole process. The first to open the GPU decides.
+    ///
+    /// # Errors
+    ///
+    /// As [`Device::open`].
+    pub fn open_waiting(ordinal: usize, waits: Waits) -> Result<Self, GpuError> {
         let driver_version = driver::open()?;
         let device = find(ordinal)?;
         let name = device_name(device)?;
         let major = attribute(device, CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
         let minor = attribute(device, CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
-        let sleep = CUctx_flags::CU_CTX_SCHED_BLOCKING_SYNC as u32;
+        let flags = match waits {
+            Waits::Asleep => CUctx_flags::CU_CTX_SCHED_BLOCKING_SYNC,
+            Waits::Spinning => CUctx_flags::CU_CTX_SCHED_AUTO,
+        };
         // SAFETY: `device` comes from the driver. It refuses a context in use by older rules; then the flags stay.
-        let _ = unsafe { sys::cuDevicePrimaryCtxSetFlags_v2(device, sleep) };
+        let _ = unsafe { sys::cuDevicePrimaryCtxSetFlags_v2(device, flags as u32) };
         let mut context = std::ptr::null_mut();
         let doing = format!("opening GPU {ordinal}");
         // SAFETY: `device` comes from the driver, `context` lives over the call. It is never released.

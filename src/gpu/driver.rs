@@ -32,7 +32,6 @@ const FUNCTIONS: &[&str] = &[
     "cuDeviceGetName",
     "cuDeviceGetAttribute",
     "cuDevicePrimaryCtxRetain",
-    "cuDevicePrimaryCtxRelease_v2",
     "cuDevicePrimaryCtxSetFlags_v2",
     "cuCtxSetCurrent",
     "cuMemGetInfo_v2",

@@ -76,7 +76,7 @@ impl Stream {
         &self.queue.device
     }
 
-    /// Waits until all work is done, asleep.
+    /// Waits until all work is done; the driver may spin. [`Event::wait`] sleeps.
     ///
     /// # Errors
     ///
