@@ -3,9 +3,16 @@
 //! * `WATCHPOST_GPU_CLIP`: an H.264 clip, 8-bit 4:2:0, of a few seconds or more. Required.
 //! * `WATCHPOST_GPU_FRAMES`: frames compared with software decode, 100 unless given.
 //! * `WATCHPOST_GPU_HOLD_S`: seconds for which frames are held, 10 unless given.
+//! * `WATCHPOST_GPU_ENGINE`, `WATCHPOST_GPU_MANIFEST`: an engine with one input and one output, and its manifest. Required.
+//! * `WATCHPOST_TENSORRT`: the folder of TensorRT's libraries, if the loader does not know it.
 
 #![allow(unsafe_code)]
 
+extern crate watchpost;
+
+#[path = "support/gpu.rs"]
+#[allow(dead_code)]
+mod numbers;
 mod support;
 
 use std::path::PathBuf;
@@ -17,17 +24,25 @@ use cudarc::driver::{CudaContext, result, sys};
 use support::rig::file;
 use watchpost::camera::{self, Camera};
 use watchpost::config::{CameraConfig, Decode, Pace};
+use watchpost::engine::Manifest;
 use watchpost::event::CameraStatus;
 use watchpost::frame::{CameraId, CudaImage, Frame, GpuShare, Image, PixelFormat, SystemImage};
 use watchpost::gpu::device::Device;
+use watchpost::gpu::element::Element;
+use watchpost::gpu::head::HeadPlan;
 use watchpost::gpu::kernels::Kernels;
-use watchpost::gpu::letterbox::LaneEntry;
+use watchpost::gpu::letterbox::{InputFormat, LaneEntry};
+use watchpost::gpu::memory::{DeviceBuffer, Pinned};
 use watchpost::gpu::motion::Looks;
+use watchpost::gpu::stream::Stream;
+use watchpost::gpu::trt::{Context, Engine, IoTensor, Library};
 use watchpost::health::Board;
 use watchpost::letterbox::{Fit, Letterbox};
 use watchpost::metrics::CameraMetrics;
 use watchpost::motion::{CELLS, GRID};
 use watchpost::slot::{self, SlotReader};
+use watchpost::yolo::head::Head;
+use watchpost::yolo::{Candidates, TensorSpec};
 
 /// Frames that a test holds.
 const HELD: usize = 16;
@@ -271,6 +286,158 @@ fn the_motion_gate_sees_on_the_gpu_what_was_decoded() {
             assert!(looks.is_done().unwrap());
             assert_eq!(looks.cells(0), cells(of_host), "{decode:?}: frame {number}");
         }
+        software.stop();
+        gpu.stop();
+    }
+}
+
+/// An engine with one input and one output, and what its kernels need.
+struct Net {
+    stream: Stream,
+    kernels: Kernels,
+    context: Context,
+    manifest: Manifest,
+    format: InputFormat,
+    lanes: usize,
+    picture: DeviceBuffer,
+    output: DeviceBuffer,
+    element: Element,
+    head: Head,
+    specs: Vec<TensorSpec>,
+    plan: HeadPlan,
+}
+
+impl Net {
+    fn open(device: &Device) -> Option<Self> {
+        let given = |name: &str| std::env::var_os(name).map(PathBuf::from);
+        let Some((engine, manifest)) = given("WATCHPOST_GPU_ENGINE").zip(given("WATCHPOST_GPU_MANIFEST")) else {
+            eprintln!("skipped: WATCHPOST_GPU_ENGINE and WATCHPOST_GPU_MANIFEST name no engine");
+            return None;
+        };
+        let manifest = Manifest::load(&manifest).unwrap();
+        let library = Library::open(given("WATCHPOST_TENSORRT").as_deref()).unwrap();
+        let engine = Engine::load(&library, &std::fs::read(engine).unwrap(), None).unwrap();
+        let (inputs, outputs): (Vec<IoTensor>, Vec<IoTensor>) = engine.tensors().into_iter().partition(|t| t.input);
+        let ([input], [output]) = (&inputs[..], &outputs[..]) else { panic!("{inputs:?} {outputs:?}") };
+        let known: Vec<usize> = input.shape.iter().map(|side| side.unwrap()).collect();
+        let size = (known[3] as u32, known[2] as u32);
+        let format = InputFormat { spec: manifest.input.clone(), size, half: input.element == Element::F16 };
+        let spec = |t: &IoTensor| TensorSpec { name: t.name.clone(), shape: t.shape.clone(), integer: false };
+        let (specs, choice) = (vec![spec(output)], manifest.output.head);
+        let labels = manifest.labels.len();
+        let head = Head::resolve(choice, manifest.output.logits, &[spec(input)], &specs, size, labels).unwrap();
+        let plan = HeadPlan::new(&head, &specs, &[output.element], manifest.thresholds.confidence).unwrap();
+        let elements: usize = output.shape.iter().flatten().product();
+        let picture = DeviceBuffer::new(device, format.bytes(known[0])).unwrap();
+        let read = DeviceBuffer::new(device, elements * output.element.bytes()).unwrap();
+        let mut context = Context::new(&engine).unwrap();
+        context.set_address(&input.name, picture.address()).unwrap();
+        context.set_address(&output.name, read.address()).unwrap();
+        let (stream, kernels) = (Stream::new(device).unwrap(), Kernels::load(device, None).unwrap());
+        let (lanes, element) = (known[0], output.element);
+        let output = read;
+        Some(Self {
+            stream,
+            kernels,
+            context,
+            manifest,
+            format,
+            lanes,
+            picture,
+            output,
+            element,
+            head,
+            specs,
+            plan,
+        })
+    }
+
+    fn download(&self, device: &Device, buffer: &DeviceBuffer) -> Pinned {
+        let mut host = Pinned::new(device, buffer.len()).unwrap();
+        self.stream.download(buffer, 0, &mut host, 0, buffer.len()).unwrap();
+        self.stream.synchronize().unwrap();
+        host
+    }
+
+    /// The numbers in a buffer.
+    fn numbers(&self, device: &Device, buffer: &DeviceBuffer, element: Element) -> Vec<f32> {
+        let host = self.download(device, buffer);
+        match element {
+            Element::F16 => {
+                host.slice::<u16>(0, buffer.len() / 2).iter().map(|bits| numbers::widen(*bits)).collect()
+            }
+            _ => host.slice::<f32>(0, buffer.len() / 4).to_vec(),
+        }
+    }
+
+    /// A batch of the decoder's frames, and of the same as the CPU decodes them; candidates of all lanes.
+    fn check(&mut self, device: &Device, frames: &[(Frame, Frame)]) -> usize {
+        let fitted = |frame: &Frame| Letterbox::new(frame.info.size, self.format.size, self.format.spec.fit);
+        let letterboxes: Vec<Letterbox> = frames.iter().map(|(_, gpu)| fitted(gpu)).collect();
+        let entry = |((_, gpu), letterbox): (&(Frame, Frame), &Letterbox)| {
+            let CudaImage { planes, strides, format, colour, .. } = *on_device(gpu);
+            LaneEntry::new(planes, strides, format, colour, letterbox, 0)
+        };
+        let mut entries: Vec<LaneEntry> = frames.iter().zip(&letterboxes).map(entry).collect();
+        entries.resize_with(self.lanes, LaneEntry::unused);
+        let bytes = size_of_val(&entries[..]);
+        let (mut host, table) = (Pinned::new(device, bytes).unwrap(), DeviceBuffer::new(device, bytes).unwrap());
+        host.slice_mut(0, entries.len()).copy_from_slice(&entries);
+        self.stream.upload(&host, 0, &table, 0, bytes).unwrap();
+        self.kernels.letterbox(&self.stream, &table, self.lanes, &self.format, &self.picture).unwrap();
+        self.context.enqueue(self.stream.raw()).unwrap();
+        let found = DeviceBuffer::new(device, self.plan.found_bytes(self.lanes)).unwrap();
+        let overflow = DeviceBuffer::new(device, self.plan.overflow_bytes(self.lanes)).unwrap();
+        let (stream, outputs) = (&self.stream, [&self.output]);
+        self.kernels.decode(stream, &self.plan, &table, self.lanes, &outputs, &found, &overflow).unwrap();
+        let drawn = self.numbers(device, &self.picture, if self.format.half { Element::F16 } else { Element::F32 });
+        let found = self.download(device, &found);
+        let case = numbers::Case {
+            lanes: self.lanes,
+            letterboxes: letterboxes.iter().copied().map(Some).collect(),
+            head: self.head.clone(),
+            specs: self.specs.clone(),
+            outputs: vec![numbers::Numbers::F32(self.numbers(device, &self.output, self.element))],
+            confidence: self.manifest.thresholds.confidence,
+        };
+        let levels = self.format.spec.values().map(|[factor, _]| factor.abs());
+        let mut boxes = 0;
+        for (lane, ((software, _), letterbox)) in frames.iter().zip(&letterboxes).enumerate() {
+            let Image::System(image) = &software.image else { panic!("software decode not in host memory") };
+            let expected = numbers::drawn(image, letterbox, &self.format, &[]);
+            let plane = expected.len() / 3;
+            for (at, (got, expected)) in drawn[lane * 3 * plane..].iter().zip(&expected).enumerate() {
+                let off = (got - expected).abs() / levels[at / plane];
+                assert!(off <= 1.0, "lane {lane}, value {at}: {got}, not {expected}: {off} grey levels");
+            }
+            assert_eq!(self.plan.overflowed(&found, self.lanes, lane), 0, "the threshold is too low");
+            let mut got = Candidates::default();
+            self.plan.read(&found, None, self.lanes, lane, usize::MAX, &mut got).unwrap();
+            numbers::assert_same(&got, &case.expected(lane, usize::MAX).unwrap(), 1e-3, &format!("lane {lane}"));
+            boxes += got.boxes.len();
+        }
+        boxes
+    }
+}
+
+#[test]
+fn decoded_frames_are_drawn_and_what_a_model_makes_of_them_is_read_as_on_the_host() {
+    let Some(host) = host() else { return };
+    let device = Device::open(0).unwrap();
+    let Some(mut net) = Net::open(&device) else { return };
+    for decode in decoders() {
+        let software = Rig::start(host, "software", Decode::Software, Pace::Fast);
+        let gpu = Rig::start(host, "gpu", decode, Pace::Fast);
+        // No more frames at once than a decoder has for its camera.
+        let batches = 100 / HELD;
+        let lanes = net.lanes.min(HELD);
+        let mut boxes = 0;
+        for _ in 0..batches {
+            let frames: Vec<_> = (0..lanes).map(|_| (software.frame(), gpu.frame())).collect();
+            boxes += net.check(&device, &frames);
+        }
+        assert!(boxes > 0, "the model finds nothing");
+        eprintln!("{decode:?}: {batches} batches of {lanes} frames drawn, {boxes} boxes read");
         software.stop();
         gpu.stop();
     }

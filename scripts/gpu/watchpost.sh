@@ -53,13 +53,13 @@ engine_batch() {
 }
 
 # config ENGINE CLIP STREAMS PACE FILE: a configuration in FILE, with a folder for its state beside it. CONFIG_LINES: more
-# sections, such as [motion].
+# sections, such as [motion]. CAMERA_LINES: more settings of each camera.
 config() {
     local engine=$1 clip=$2 streams=$3 pace=$4 file=$5 n decoders
     read -r -a decoders <<<"${DECODE:-cuda}"
     {
         cat <<TOML
-node = "gpu"
+node = "${NODE:-gpu}"
 state_dir = "${file%.toml}-state"
 [engine]
 manifest = "$(manifest "$engine")"
@@ -89,6 +89,7 @@ url = "$clip"
 decode = "${decoders[n % ${#decoders[@]}]}"
 pace = "$pace"
 repeat = true
+${CAMERA_LINES:-}
 TOML
         done
     } >"$file"
