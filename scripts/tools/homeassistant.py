@@ -1,6 +1,7 @@
-"""Gives Home Assistant our discovery messages and states, and asks it over REST what it made of them.
+"""Gives Home Assistant our discovery messages and states, and asks it over REST what it made of them; then the same with a
+watchpost that runs.
 
-    homeassistant.py FOLDER     FOLDER/messages: what examples/homeassistant.rs prints
+    homeassistant.py FOLDER WATCHPOST     FOLDER/messages: what examples/homeassistant.rs prints
 """
 
 import json
@@ -17,6 +18,7 @@ import urllib.parse
 import urllib.request
 
 PATIENCE_S = 120
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 TOPICS = "watchpost/edge07"
 GATE = f"{TOPICS}/cam/front_gate"
 CONFIGURATION = """\
@@ -72,6 +74,11 @@ class Broker:
         arguments = ["mosquitto_pub", "-p", str(self.port), "-q", "1", "-t", topic, "-s" if body else "-n"]
         body = body if isinstance(body, bytes) else body.encode()
         subprocess.run(arguments + (["-r"] if retain else []), input=body, check=True)
+
+    def retained(self, topic):
+        """The body that a topic keeps."""
+        arguments = ["mosquitto_sub", "-p", str(self.port), "-t", topic, "-C", "1", "-N", "-W", "5"]
+        return subprocess.run(arguments, stdout=subprocess.PIPE, check=False).stdout
 
     def listen(self, topic):
         """The next message of a topic, as `retained body`, once it is waited for."""
@@ -132,9 +139,10 @@ class HomeAssistant:
     def state(self, entity):
         return self.ask("GET", f"/api/states/{entity}", quiet=True)
 
-    def entities(self):
+    def entities(self, *devices):
+        """Those of a camera or a box."""
         found = (state["entity_id"] for state in self.ask("GET", "/api/states"))
-        return {entity for entity in found if "front_gate" in entity or "edge07" in entity}
+        return {entity for entity in found if any(device in entity for device in devices)}
 
 
 class Proof:
@@ -174,7 +182,7 @@ class Proof:
         print(f"  {entity}: {attributes}")
 
     def expect_gone(self, entities):
-        wait_until(f"the end of {entities}", lambda: not entities & self.hass.entities())
+        wait_until(f"the end of {entities}", lambda: not any(map(self.hass.state, entities)))
         self.checks += len(entities)
         print(f"  gone: {' '.join(sorted(entities))}")
 
@@ -249,6 +257,168 @@ class Proof:
         self.expect("switch.front_gate_enabled", "on")
 
 
+class Box:
+    """A watchpost with one camera, a clip of pedestrians that is repeated."""
+
+    CONFIGURATION = """\
+node = "box"
+state_dir = "{folder}/state"
+[engine]
+manifest = "{root}/engines/yolo12n.toml"
+model = "{root}/.models/yolov12n.onnx"
+backend = "openvino"
+[engine.openvino]
+library = "{root}/.openvino/libopenvino_c.so"
+[mqtt]
+broker = "mqtt://127.0.0.1:{port}"
+[homeassistant]
+enabled = true
+[[camera]]
+id = "walk"
+url = "{root}/.demo/vtest.avi"
+pace = "realtime"
+repeat = true
+fps_max = 3
+[[camera.zone]]
+name = "street"
+polygon = [[0, 0], [1, 0], [1, 1], [0, 1]]
+labels = ["person"]
+"""
+
+    def __init__(self, watchpost, folder, port):
+        self.watchpost, self.log, self.path = watchpost, folder / "box-log", folder / "box.toml"
+        self.path.write_text(self.CONFIGURATION.format(folder=folder, root=ROOT, port=port))
+        self.start()
+
+    def start(self):
+        with open(self.log, "a") as log:
+            self.process = subprocess.Popen([self.watchpost, "run", self.path], stdout=log, stderr=log)
+
+    def end(self, how):
+        self.process.send_signal(how)
+        return self.process.wait(60)
+
+
+class LiveProof(Proof):
+    """Against a box that runs: what Home Assistant shows is what the broker keeps of it."""
+
+    CAMERA = "watchpost/box/cam/walk"
+
+    def __init__(self, broker, hass, box):
+        super().__init__(broker, hass, [])
+        self.box = box
+
+    def expect_kept(self, entity, topic):
+        """A state as the topic has it, and true of a street with people."""
+        seen = None
+
+        def is_so():
+            nonlocal seen
+            seen = (self.hass.state(entity) or {}).get("state"), self.broker.retained(topic).decode()
+            return seen[0] == seen[1] and int(seen[0]) > 0
+
+        try:
+            wait_until(entity, is_so)
+        except SystemExit:
+            raise SystemExit(f"homeassistant: {entity} and {topic} differ, or nobody is there: {seen}") from None
+        self.checks += 1
+        print(f"  {entity} = {seen[0]}, as {topic} says")
+
+    def expect_number(self, entity, least):
+        wait_until(entity, lambda: (state := self.hass.state(entity)) and number(state["state"]) >= least)
+        self.checks += 1
+        print(f"  {entity} >= {least}")
+
+    def as_it_is(self):
+        self.expect("binary_sensor.watchpost_box_connection", "on")
+        self.expect("binary_sensor.walk_connection", "on", reason="frames arrive")
+        self.expect("switch.walk_enabled", "on")
+        self.expect("binary_sensor.walk_person_occupancy", "on")
+        self.expect_kept("sensor.walk_person_count", f"{self.CAMERA}/count/person")
+        self.expect_kept("sensor.walk_street_person_count", f"{self.CAMERA}/zone/street/count/person")
+        self.expect_number("sensor.walk_frame_rate", 1)
+        self.expect("binary_sensor.watchpost_box_problem", "off")
+        self.expect_number("sensor.watchpost_box_inference_rate", 1)
+        self.expect_number("sensor.watchpost_box_memory", 1 << 20)
+
+    def events(self):
+        seen = {}
+
+        def are_there():
+            state = self.hass.state("event.walk_event")
+            seen[state["attributes"].get("event_type")] = state["attributes"].get("label")
+            return {"new", "end"} <= seen.keys()
+
+        wait_until("a new and an end of a track", are_there)
+        if seen["new"] != "person" or seen["end"] != "person":
+            raise SystemExit(f"homeassistant: events of people wanted, there are {seen}")
+        self.checks += 2
+        print("  event.walk_event: new and end of a person")
+
+    def picture(self):
+        def is_shown():
+            shown = self.hass.ask("GET", "/api/image_proxy/image.walk_snapshot", raw=True, quiet=True)
+            return shown and shown[:2] == b"\xff\xd8" and shown == self.broker.retained(f"{self.CAMERA}/snapshot")
+
+        wait_until("the camera's latest picture", is_shown)
+        self.checks += 1
+        print("  image.walk_snapshot is the JPEG that the broker keeps")
+
+    def switch(self):
+        for service, state, connection in [("turn_off", "off", "off"), ("turn_on", "on", "on")]:
+            self.hass.ask("POST", f"/api/services/switch/{service}", {"entity_id": "switch.walk_enabled"})
+            self.expect("switch.walk_enabled", state)
+            self.expect("binary_sensor.walk_connection", connection)
+            self.expect("binary_sensor.walk_person_occupancy", "on" if state == "on" else "unavailable")
+
+    def away(self, how):
+        self.box.end(how)
+        self.expect("binary_sensor.watchpost_box_connection", "off")
+        self.expect("switch.walk_enabled", "unavailable")
+        self.box.start()
+        self.expect("binary_sensor.watchpost_box_connection", "on")
+        self.expect("switch.walk_enabled", "on")
+
+
+def number(text):
+    try:
+        return float(text)
+    except ValueError:
+        return -1
+
+
+def prove_live(broker, hass, watchpost, folder):
+    box = Box(watchpost, folder, broker.port)
+    proof = LiveProof(broker, hass, box)
+
+    def part(what, run):
+        print(f"homeassistant: a box that runs: {what}")
+        run()
+
+    try:
+        part("its camera and itself", proof.as_it_is)
+        part("events", proof.events)
+        part("the picture", proof.picture)
+        part("the switch", proof.switch)
+        part("killed, and started again", lambda: proof.away(signal.SIGKILL))
+        part("stopped, and started again", lambda: proof.away(signal.SIGTERM))
+        hass.stop()
+        hass.start()
+        part("after a restart of Home Assistant", proof.as_it_is)
+        everything = hass.entities(".walk_", "watchpost_box")
+        box.end(signal.SIGTERM)
+        box.path.write_text(box.path.read_text().replace("[homeassistant]\nenabled = true", "[homeassistant]\nenabled = false"))
+        box.start()
+        part("without [homeassistant]", lambda: proof.expect_gone(everything))
+        code = box.end(signal.SIGTERM)
+        if code:
+            raise SystemExit(f"homeassistant: the box ended with code {code}")
+    finally:
+        box.process.kill()
+        shutil.copy(box.log, ROOT / ".homeassistant/box-log")
+    return proof.checks
+
+
 def prove(broker, hass, messages):
     proof = Proof(broker, hass, messages)
 
@@ -275,7 +445,7 @@ def prove(broker, hass, messages):
     fewer += [f"sensor.front_gate_{place}" for place in places]
     part("a label, a zone and a line less", lambda: proof.expect_gone({*fewer}))
     proof.expect("sensor.front_gate_person_count", "2")
-    everything = hass.entities()
+    everything = hass.entities("front_gate", "edge07")
     proof.send("removal")
     part("removal", lambda: proof.expect_gone(everything))
     return proof.checks
@@ -292,7 +462,7 @@ def main():
         broker, hass = Broker(work), None
         try:
             hass = HomeAssistant(work / "hass")
-            checks = prove(broker, hass, messages)
+            checks = prove(broker, hass, messages) + prove_live(broker, hass, sys.argv[2], work)
             log = (work / "hass" / "log").read_text()
         finally:
             for process in [hass and hass.process, broker.process]:
