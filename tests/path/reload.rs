@@ -18,8 +18,10 @@ fn reload(daemon: &mut Daemon) -> String {
     results(&daemon.heard)[before].clone()
 }
 
+/// Without what comes again after a kill -9: its acknowledgement was still on its way.
 fn results(heard: &Heard) -> Vec<String> {
-    heard.notices_of(NoticeKind::ReloadResult, None).iter().map(|(_, notice)| notice.text.clone()).collect()
+    let notices = heard.notices_of(NoticeKind::ReloadResult, None);
+    notices.iter().filter(|(_, notice)| !notice.replayed).map(|(_, notice)| notice.text.clone()).collect()
 }
 
 fn frames(heard: &Heard, camera: &str) -> Vec<u64> {
