@@ -8,6 +8,9 @@ mod support;
 #[allow(dead_code)]
 #[path = "support/gpu.rs"]
 mod gpu;
+#[allow(dead_code)]
+#[path = "support/device.rs"]
+mod on_device;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -31,7 +34,7 @@ use watchpost::engine::calibration::{self, Calibration, Frames};
 use watchpost::engine::stamp::{Flavour, Gpu, Precision, Stamp};
 use watchpost::frame::{CameraId, CudaImage, Frame, Image, PixelFormat, SystemImage};
 use watchpost::gpu::device::Device;
-use watchpost::gpu::memory::{DeviceBuffer, Pinned};
+use watchpost::gpu::memory::DeviceBuffer;
 use watchpost::gpu::stream::Stream;
 use watchpost::gpu::trt::Library;
 use watchpost::mask::RegionMask;
@@ -329,15 +332,7 @@ fn on_a_gpu_frames_come_with_thumbnails() {
 /// The same frame in device memory.
 fn on_the_device(device: &Device, image: SystemImage) -> Image {
     let stream = Stream::new(device).unwrap();
-    let buffers = [0, 1, 2].map(|plane| {
-        let bytes = image.planes.plane(plane);
-        let (mut host, buffer) =
-            (Pinned::new(device, bytes.len()).unwrap(), DeviceBuffer::new(device, bytes.len()).unwrap());
-        host.bytes_mut().copy_from_slice(bytes);
-        stream.upload(&host, 0, &buffer, 0, bytes.len()).unwrap();
-        stream.synchronize().unwrap();
-        buffer
-    });
+    let buffers = [0, 1, 2].map(|plane| on_device::upload(&stream, image.planes.plane(plane)));
     let planes = buffers.each_ref().map(DeviceBuffer::address);
     let SystemImage { format, width, height, strides, colour, .. } = image;
     Image::Cuda(CudaImage { format, width, height, planes, strides, colour, loan: Box::new(buffers) })

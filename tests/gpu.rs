@@ -3,6 +3,8 @@
 
 extern crate watchpost;
 
+#[path = "support/device.rs"]
+mod device;
 #[path = "support/gpu.rs"]
 mod support;
 
@@ -68,27 +70,15 @@ impl Gpu {
     }
 
     fn upload(&self, bytes: &[u8]) -> DeviceBuffer {
-        let (mut host, buffer) = (Pinned::new(&self.device, bytes.len()).unwrap(), self.buffer(bytes.len()));
-        host.bytes_mut().copy_from_slice(bytes);
-        self.stream.upload(&host, 0, &buffer, 0, bytes.len()).unwrap();
-        self.stream.synchronize().unwrap();
-        buffer
+        device::upload(&self.stream, bytes)
     }
 
     fn table(&self, entries: &[LaneEntry]) -> DeviceBuffer {
-        let bytes = size_of_val(entries);
-        let (mut host, buffer) = (Pinned::new(&self.device, bytes).unwrap(), self.buffer(bytes));
-        host.slice_mut(0, entries.len()).copy_from_slice(entries);
-        self.stream.upload(&host, 0, &buffer, 0, bytes).unwrap();
-        self.stream.synchronize().unwrap();
-        buffer
+        device::upload(&self.stream, entries)
     }
 
     fn download(&self, buffer: &DeviceBuffer) -> Pinned {
-        let mut host = Pinned::new(&self.device, buffer.len()).unwrap();
-        self.stream.download(buffer, 0, &mut host, 0, buffer.len()).unwrap();
-        self.stream.synchronize().unwrap();
-        host
+        device::download(&self.stream, buffer)
     }
 
     /// Puts a frame into device memory.
@@ -130,11 +120,7 @@ fn assert_drawn(tensor: &Pinned, lane: usize, format: &InputFormat, expected: &[
     } else {
         tensor.slice::<f32>(lane * count * 4, count).to_vec()
     };
-    let levels = format.spec.values().map(|[factor, _]| factor.abs());
-    for (at, (got, expected)) in got.into_iter().zip(expected).enumerate() {
-        let off = (got - expected).abs() / levels[at / (count / 3)];
-        assert!(off <= 1.0, "{said}: value {at}: {got}, not {expected}: {off} grey levels");
-    }
+    device::assert_drawn(&got, format, expected, said);
 }
 
 /// A batch of four lanes, the third of them unused.

@@ -10,8 +10,10 @@
 
 extern crate watchpost;
 
-#[path = "support/gpu.rs"]
+#[path = "support/device.rs"]
+mod device;
 #[allow(dead_code)]
+#[path = "support/gpu.rs"]
 mod numbers;
 mod support;
 
@@ -32,7 +34,7 @@ use watchpost::gpu::element::Element;
 use watchpost::gpu::head::HeadPlan;
 use watchpost::gpu::kernels::Kernels;
 use watchpost::gpu::letterbox::{InputFormat, LaneEntry};
-use watchpost::gpu::memory::{DeviceBuffer, Pinned};
+use watchpost::gpu::memory::DeviceBuffer;
 use watchpost::gpu::motion::Looks;
 use watchpost::gpu::stream::Stream;
 use watchpost::gpu::trt::{Context, Engine, IoTensor, Library};
@@ -318,24 +320,23 @@ impl Net {
         let library = Library::open(given("WATCHPOST_TENSORRT").as_deref()).unwrap();
         let engine = Engine::load(&library, &std::fs::read(engine).unwrap(), None).unwrap();
         let (inputs, outputs): (Vec<IoTensor>, Vec<IoTensor>) = engine.tensors().into_iter().partition(|t| t.input);
-        let ([input], [output]) = (&inputs[..], &outputs[..]) else { panic!("{inputs:?} {outputs:?}") };
+        let ([input], [read]) = (&inputs[..], &outputs[..]) else { panic!("{inputs:?} {outputs:?}") };
         let known: Vec<usize> = input.shape.iter().map(|side| side.unwrap()).collect();
         let size = (known[3] as u32, known[2] as u32);
         let format = InputFormat { spec: manifest.input.clone(), size, half: input.element == Element::F16 };
         let spec = |t: &IoTensor| TensorSpec { name: t.name.clone(), shape: t.shape.clone(), integer: false };
-        let (specs, choice) = (vec![spec(output)], manifest.output.head);
+        let (specs, choice) = (vec![spec(read)], manifest.output.head);
         let labels = manifest.labels.len();
         let head = Head::resolve(choice, manifest.output.logits, &[spec(input)], &specs, size, labels).unwrap();
-        let plan = HeadPlan::new(&head, &specs, &[output.element], manifest.thresholds.confidence).unwrap();
-        let elements: usize = output.shape.iter().flatten().product();
+        let plan = HeadPlan::new(&head, &specs, &[read.element], manifest.thresholds.confidence).unwrap();
+        let elements: usize = read.shape.iter().flatten().product();
         let picture = DeviceBuffer::new(device, format.bytes(known[0])).unwrap();
-        let read = DeviceBuffer::new(device, elements * output.element.bytes()).unwrap();
+        let output = DeviceBuffer::new(device, elements * read.element.bytes()).unwrap();
         let mut context = Context::new(&engine).unwrap();
         context.set_address(&input.name, picture.address()).unwrap();
-        context.set_address(&output.name, read.address()).unwrap();
+        context.set_address(&read.name, output.address()).unwrap();
         let (stream, kernels) = (Stream::new(device).unwrap(), Kernels::load(device, None).unwrap());
-        let (lanes, element) = (known[0], output.element);
-        let output = read;
+        let (lanes, element) = (known[0], read.element);
         Some(Self {
             stream,
             kernels,
@@ -352,16 +353,9 @@ impl Net {
         })
     }
 
-    fn download(&self, device: &Device, buffer: &DeviceBuffer) -> Pinned {
-        let mut host = Pinned::new(device, buffer.len()).unwrap();
-        self.stream.download(buffer, 0, &mut host, 0, buffer.len()).unwrap();
-        self.stream.synchronize().unwrap();
-        host
-    }
-
     /// The numbers in a buffer.
-    fn numbers(&self, device: &Device, buffer: &DeviceBuffer, element: Element) -> Vec<f32> {
-        let host = self.download(device, buffer);
+    fn numbers(&self, buffer: &DeviceBuffer, element: Element) -> Vec<f32> {
+        let host = device::download(&self.stream, buffer);
         match element {
             Element::F16 => {
                 host.slice::<u16>(0, buffer.len() / 2).iter().map(|bits| numbers::widen(*bits)).collect()
@@ -371,7 +365,7 @@ impl Net {
     }
 
     /// A batch of the decoder's frames, and of the same as the CPU decodes them; candidates of all lanes.
-    fn check(&mut self, device: &Device, frames: &[(Frame, Frame)]) -> usize {
+    fn check(&mut self, frames: &[(Frame, Frame)]) -> usize {
         let fitted = |frame: &Frame| Letterbox::new(frame.info.size, self.format.size, self.format.spec.fit);
         let letterboxes: Vec<Letterbox> = frames.iter().map(|(_, gpu)| fitted(gpu)).collect();
         let entry = |((_, gpu), letterbox): (&(Frame, Frame), &Letterbox)| {
@@ -380,36 +374,29 @@ impl Net {
         };
         let mut entries: Vec<LaneEntry> = frames.iter().zip(&letterboxes).map(entry).collect();
         entries.resize_with(self.lanes, LaneEntry::unused);
-        let bytes = size_of_val(&entries[..]);
-        let (mut host, table) = (Pinned::new(device, bytes).unwrap(), DeviceBuffer::new(device, bytes).unwrap());
-        host.slice_mut(0, entries.len()).copy_from_slice(&entries);
-        self.stream.upload(&host, 0, &table, 0, bytes).unwrap();
+        let table = device::upload(&self.stream, &entries);
         self.kernels.letterbox(&self.stream, &table, self.lanes, &self.format, &self.picture).unwrap();
         self.context.enqueue(self.stream.raw()).unwrap();
-        let found = DeviceBuffer::new(device, self.plan.found_bytes(self.lanes)).unwrap();
-        let overflow = DeviceBuffer::new(device, self.plan.overflow_bytes(self.lanes)).unwrap();
+        let found = DeviceBuffer::new(self.stream.device(), self.plan.found_bytes(self.lanes)).unwrap();
+        let overflow = DeviceBuffer::new(self.stream.device(), self.plan.overflow_bytes(self.lanes)).unwrap();
         let (stream, outputs) = (&self.stream, [&self.output]);
         self.kernels.decode(stream, &self.plan, &table, self.lanes, &outputs, &found, &overflow).unwrap();
-        let drawn = self.numbers(device, &self.picture, if self.format.half { Element::F16 } else { Element::F32 });
-        let found = self.download(device, &found);
+        let drawn = self.numbers(&self.picture, if self.format.half { Element::F16 } else { Element::F32 });
+        let found = device::download(&self.stream, &found);
         let case = numbers::Case {
             lanes: self.lanes,
             letterboxes: letterboxes.iter().copied().map(Some).collect(),
             head: self.head.clone(),
             specs: self.specs.clone(),
-            outputs: vec![numbers::Numbers::F32(self.numbers(device, &self.output, self.element))],
+            outputs: vec![numbers::Numbers::F32(self.numbers(&self.output, self.element))],
             confidence: self.manifest.thresholds.confidence,
         };
-        let levels = self.format.spec.values().map(|[factor, _]| factor.abs());
         let mut boxes = 0;
         for (lane, ((software, _), letterbox)) in frames.iter().zip(&letterboxes).enumerate() {
             let Image::System(image) = &software.image else { panic!("software decode not in host memory") };
             let expected = numbers::drawn(image, letterbox, &self.format, &[]);
-            let plane = expected.len() / 3;
-            for (at, (got, expected)) in drawn[lane * 3 * plane..].iter().zip(&expected).enumerate() {
-                let off = (got - expected).abs() / levels[at / plane];
-                assert!(off <= 1.0, "lane {lane}, value {at}: {got}, not {expected}: {off} grey levels");
-            }
+            let drawn = &drawn[lane * expected.len()..][..expected.len()];
+            device::assert_drawn(drawn, &self.format, &expected, &format!("lane {lane}"));
             assert_eq!(self.plan.overflowed(&found, self.lanes, lane), 0, "the threshold is too low");
             let mut got = Candidates::default();
             self.plan.read(&found, None, self.lanes, lane, usize::MAX, &mut got).unwrap();
@@ -423,8 +410,7 @@ impl Net {
 #[test]
 fn decoded_frames_are_drawn_and_what_a_model_makes_of_them_is_read_as_on_the_host() {
     let Some(host) = host() else { return };
-    let device = Device::open(0).unwrap();
-    let Some(mut net) = Net::open(&device) else { return };
+    let Some(mut net) = Net::open(&Device::open(0).unwrap()) else { return };
     for decode in decoders() {
         let software = Rig::start(host, "software", Decode::Software, Pace::Fast);
         let gpu = Rig::start(host, "gpu", decode, Pace::Fast);
@@ -434,7 +420,7 @@ fn decoded_frames_are_drawn_and_what_a_model_makes_of_them_is_read_as_on_the_hos
         let mut boxes = 0;
         for _ in 0..batches {
             let frames: Vec<_> = (0..lanes).map(|_| (software.frame(), gpu.frame())).collect();
-            boxes += net.check(&device, &frames);
+            boxes += net.check(&frames);
         }
         assert!(boxes > 0, "the model finds nothing");
         eprintln!("{decode:?}: {batches} batches of {lanes} frames drawn, {boxes} boxes read");

@@ -1,5 +1,9 @@
 //! The motion gate's look at frames on a real GPU. Without one, each test says so and is skipped.
 
+#[allow(dead_code)]
+#[path = "support/device.rs"]
+mod device;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,7 +14,7 @@ use watchpost::gpu::device::Device;
 use watchpost::gpu::error::GpuError;
 use watchpost::gpu::kernels::Kernels;
 use watchpost::gpu::letterbox::LaneEntry;
-use watchpost::gpu::memory::{DeviceBuffer, Pinned};
+use watchpost::gpu::memory::DeviceBuffer;
 use watchpost::gpu::motion::Looks;
 use watchpost::gpu::stream::Stream;
 use watchpost::letterbox::{Fit, Letterbox};
@@ -44,13 +48,7 @@ struct OnDevice {
 
 impl Gpu {
     fn frame(&self, image: &SystemImage) -> OnDevice {
-        let bytes = image.planes.plane(0);
-        let mut host = Pinned::new(&self.device, bytes.len()).unwrap();
-        host.bytes_mut().copy_from_slice(bytes);
-        let (luma, stream) =
-            (DeviceBuffer::new(&self.device, bytes.len()).unwrap(), Stream::new(&self.device).unwrap());
-        stream.upload(&host, 0, &luma, 0, bytes.len()).unwrap();
-        stream.synchronize().unwrap();
+        let luma = device::upload(&Stream::new(&self.device).unwrap(), image.planes.plane(0));
         let letterbox = Letterbox::new((image.width, image.height), (64, 64), Fit::Centre);
         let planes = [luma.address(), 0, 0];
         let entry = LaneEntry::new(planes, image.strides, image.format, image.colour, &letterbox, 0);
