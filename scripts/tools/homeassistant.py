@@ -156,19 +156,29 @@ class Proof:
 
     def expect(self, entity, wanted, **attributes):
         """`wanted` and the attributes, as soon as they are so."""
+
+        def look():
+            seen = self.hass.state(entity)
+            return seen, seen and seen["state"] == wanted and all(seen["attributes"].get(k) == v for k, v in attributes.items())
+
+        self.wait_for(entity, f"wanted {wanted} {attributes}", look)
+        print(f"  {entity} = {wanted}")
+
+    def wait_for(self, what, wanted, look):
+        """What `look` sees, as soon as it says beside it that it is so."""
         seen = None
 
         def is_so():
             nonlocal seen
-            seen = self.hass.state(entity)
-            return seen and seen["state"] == wanted and all(seen["attributes"].get(k) == v for k, v in attributes.items())
+            seen, so = look()
+            return so
 
         try:
-            wait_until(entity, is_so)
+            wait_until(what, is_so)
         except SystemExit:
-            raise SystemExit(f"homeassistant: {entity}: wanted {wanted} {attributes}, there is {seen}") from None
+            raise SystemExit(f"homeassistant: {what}: {wanted}, there is {seen}") from None
         self.checks += 1
-        print(f"  {entity} = {wanted}")
+        return seen
 
     def expect_event(self, stage, entity, **attributes):
         before = (self.hass.state(entity) or {}).get("state")
@@ -310,23 +320,20 @@ class LiveProof(Proof):
 
     def expect_kept(self, entity, topic):
         """A state as the topic has it, and true of a street with people."""
-        seen = None
 
-        def is_so():
-            nonlocal seen
-            seen = (self.hass.state(entity) or {}).get("state"), self.broker.retained(topic).decode()
-            return seen[0] == seen[1] and int(seen[0]) > 0
+        def look():
+            state, kept = (self.hass.state(entity) or {}).get("state"), self.broker.retained(topic).decode()
+            return (state, kept), state == kept and int(state) > 0
 
-        try:
-            wait_until(entity, is_so)
-        except SystemExit:
-            raise SystemExit(f"homeassistant: {entity} and {topic} differ, or nobody is there: {seen}") from None
-        self.checks += 1
-        print(f"  {entity} = {seen[0]}, as {topic} says")
+        count, _ = self.wait_for(entity, f"wanted what {topic} says, and somebody there", look)
+        print(f"  {entity} = {count}, as {topic} says")
 
     def expect_number(self, entity, least):
-        wait_until(entity, lambda: (state := self.hass.state(entity)) and number(state["state"]) >= least)
-        self.checks += 1
+        def look():
+            state = self.hass.state(entity)
+            return state, state and number(state["state"]) >= least
+
+        self.wait_for(entity, f"wanted {least} at least", look)
         print(f"  {entity} >= {least}")
 
     def as_it_is(self):
