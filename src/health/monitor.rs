@@ -78,6 +78,8 @@ pub struct Monitor {
     away: BTreeMap<CameraId, Instant>,
     /// Who of them was hurried last, and when.
     probed: Option<(CameraId, Instant)>,
+    /// Cameras that run, and when what befell their frames before was last excused (see [`Monitor::settle`]).
+    settling: BTreeMap<CameraId, Instant>,
     /// When overload was last seen, while it lasts.
     overload_seen: Option<Instant>,
 }
@@ -106,6 +108,7 @@ impl Monitor {
             lost: BTreeSet::new(),
             away: BTreeMap::new(),
             probed: None,
+            settling: BTreeMap::new(),
             overload_seen: None,
         }
     }
@@ -114,6 +117,7 @@ impl Monitor {
     pub fn forget(&mut self, camera: &CameraId) {
         self.lost.remove(camera);
         self.away.remove(camera);
+        self.settling.remove(camera);
         for (_, input) in &mut self.snapshots {
             input.cameras.remove(camera);
         }
@@ -131,6 +135,7 @@ impl Monitor {
         let changed = self.changes(input, &mut transitions);
         let mut hurried = self.companions(now, input);
         hurried.extend(self.probe(now));
+        self.settle(now, input);
         self.keep(now, input);
         let rates: BTreeMap<&CameraId, Rates> =
             input.cameras.iter().map(|(id, camera)| (id, self.rates(now, id, camera))).collect();
@@ -205,6 +210,24 @@ impl Monitor {
         Some(id.clone())
     }
 
+    /// A stream begins with all that waited for it, and where several begin at once their decoders are opened one after
+    /// the other, which holds up those that run: frames overwritten then, and in the second after, are no overload.
+    fn settle(&mut self, now: Instant, input: &HealthInput) {
+        let before = self.snapshots.back().map(|(_, input)| &input.cameras);
+        let online = |camera: &CameraInput| camera.posted.report.status == CameraStatus::Online;
+        self.settling.retain(|id, _| input.cameras.get(id).is_some_and(online));
+        let goes_on = |id: &CameraId, camera: &CameraInput| {
+            let then = before.and_then(|cameras| cameras.get(id));
+            then.is_some_and(|then| online(then) && then.posted.losses == camera.posted.losses)
+        };
+        let began = input.cameras.iter().filter(|(id, camera)| online(camera) && !goes_on(id, camera));
+        let began: Vec<CameraId> = began.map(|(id, _)| id.clone()).collect();
+        if began.len() > 1 {
+            self.settling.values_mut().for_each(|at| *at = now);
+        }
+        self.settling.extend(began.into_iter().map(|id| (id, now)));
+    }
+
     fn keep(&mut self, now: Instant, input: &HealthInput) {
         self.snapshots.push_back((now, input.clone()));
         // What was overwritten while the model was being opened is no overload.
@@ -225,11 +248,16 @@ impl Monitor {
             return Rates::default();
         }
         let delta = since(camera.counts, first.counts);
-        let age = camera.age.since(&first.age);
+        let (fps, inferred_fps) = (delta.decoded as f64 / seconds, delta.inferred as f64 / seconds);
+        let settled = |(at, _): &&(Instant, HealthInput)| self.settling.get(id).is_none_or(|began| at > began);
+        let base = self.snapshots.iter().filter(settled).find_map(known);
+        let Some((_, base)) = base else { return Rates { fps, inferred_fps, ..Rates::default() } };
+        let delta = since(camera.counts, base.counts);
+        let age = camera.age.since(&base.age);
         let wanted = delta.decoded.saturating_sub(delta.skipped_fps + delta.gated);
         Rates {
-            fps: delta.decoded as f64 / seconds,
-            inferred_fps: delta.inferred as f64 / seconds,
+            fps,
+            inferred_fps,
             overwritten: delta.overwritten,
             // A frame is counted as overwritten an instant before its successor is counted as decoded, or after.
             overwritten_share: delta.overwritten as f64 / wanted.max(delta.overwritten).max(1) as f64,

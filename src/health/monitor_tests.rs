@@ -325,6 +325,7 @@ fn overload_by_age_shows_and_a_hiccup_does_not() {
 fn frames_skipped_by_fps_max_are_not_wanted() {
     let mut world = World::new(&["gate"]);
     world.tick();
+    world.tick();
     let (input, _) = world.cameras.get_mut(&CameraId::new("gate")).unwrap();
     input.counts =
         FrameCounts { decoded: 100, inferred: 20, overwritten: 4, skipped_fps: 70, gated: 6, dropped: 0 };
@@ -368,6 +369,45 @@ fn frames_overwritten_before_the_model_is_open_are_no_overload() {
         let report = world.tick();
         assert!(!report.health.overload && report.transitions.is_empty(), "{report:?}");
     }
+}
+
+#[test]
+fn a_stream_that_begins_with_a_burst_is_no_overload_and_one_that_goes_on_so_is() {
+    let mut world = World::new(&["gate", "yard"]);
+    (0..6).for_each(|_| drop(world.tick()));
+    world.report("gate", CameraStatus::Offline, "no answer");
+    world.tick();
+    world.report("gate", CameraStatus::Online, "frames arrive");
+    world.frames("gate", 12, 10, 40);
+    assert!(!world.tick().health.overload, "the burst, as its stream begins");
+    world.frames("gate", 25, 10, 40);
+    assert!(!world.tick().health.overload, "what is left of it");
+    world.frames("gate", 25, 0, 40);
+    world.frames("yard", 25, 10, 40);
+    let report = world.tick();
+    assert!(report.transitions[0].text.contains("yard (40 %"), "of others it is told: {:?}", report.transitions);
+    world.frames("gate", 25, 10, 40);
+    let problems = world.tick().health.problems;
+    assert!(problems[0].contains("gate (20 % overwritten), yard (40 % overwritten)"), "{problems:?}");
+}
+
+#[test]
+fn while_several_cameras_begin_at_once_those_beside_them_are_not_overloaded() {
+    let mut world = World::new(&["gate", "yard", "door"]);
+    (0..6).for_each(|_| drop(world.tick()));
+    for id in ["gate", "yard"] {
+        world.report(id, CameraStatus::Offline, "no answer");
+    }
+    world.tick();
+    for id in ["gate", "yard"] {
+        world.report(id, CameraStatus::Online, "frames arrive");
+    }
+    world.frames("door", 25, 20, 40);
+    assert!(!world.tick().health.overload);
+    world.frames("door", 25, 5, 40);
+    assert!(!world.tick().health.overload);
+    world.frames("door", 25, 5, 40);
+    assert!(world.tick().health.overload, "it lasts");
 }
 
 #[test]
