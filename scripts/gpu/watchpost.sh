@@ -52,10 +52,11 @@ engine_batch() {
     case $1 in yolov8n-*) echo 16 ;; *) echo 1 ;; esac
 }
 
-# config ENGINE CLIP STREAMS PACE FILE: a configuration in FILE, with a folder for its state beside it. CONFIG_LINES: more
-# sections, such as [motion]. CAMERA_LINES: more settings of each camera.
+# config ENGINE CLIP STREAMS PACE FILE: a configuration in FILE, with a folder for its state beside it. A PACE of rtsp: RTSP
+# servers have the clip, the first at RTSP_PORT, CAMERAS_A_SERVER cameras each. CONFIG_LINES: more sections, such as [motion].
+# CAMERA_LINES: more settings of each camera.
 config() {
-    local engine=$1 clip=$2 streams=$3 pace=$4 file=$5 n decoders
+    local engine=$1 clip=$2 streams=$3 pace=$4 file=$5 n decoders from
     read -r -a decoders <<<"${DECODE:-cuda}"
     {
         cat <<TOML
@@ -82,13 +83,13 @@ enabled = ${SNAPSHOTS:-true}
 ${CONFIG_LINES:-}
 TOML
         for ((n = 0; n < streams; n++)); do
+            from="url = \"$clip\"\npace = \"$pace\"\nrepeat = true"
+            [ "$pace" != rtsp ] || from="url = \"rtsp://127.0.0.1:$((RTSP_PORT + n / CAMERAS_A_SERVER))/live\""
             cat <<TOML
 [[camera]]
 id = "stream$n"
-url = "$clip"
+$(echo -e "$from")
 decode = "${decoders[n % ${#decoders[@]}]}"
-pace = "$pace"
-repeat = true
 ${CAMERA_LINES:-}
 TOML
         done
