@@ -3,17 +3,20 @@
 //! * `WATCHPOST_GPU_ENGINE`: the engine, with its stamp beside it; `WATCHPOST_GPU_MANIFEST`: its manifest. Required.
 //! * `WATCHPOST_TENSORRT`: the folder of TensorRT's libraries, if the loader does not know it.
 //! * `WATCHPOST_GPU_OPENINGS`: how often it is opened, 100 unless given.
+//! * `WATCHPOST_GPU_CLIP`: an H.264 clip, decoded by the GPU while its driver fails. Required for that test, and so is `cc`.
 
 mod support;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam::channel::bounded;
 use support::daemon::Daemon;
 use support::onnx;
+use tempfile::TempDir;
 use watchpost::backend::tensorrt::Settings;
 use watchpost::backend::{self, Batch, nothing_is_built};
 use watchpost::config::TensorrtConfig;
@@ -149,5 +152,122 @@ fn a_missing_engine_is_built_at_the_start_and_another_models_beside_the_old_one(
     assert_eq!(info["engine"]["tensorrt"], new.tensorrt.to_string());
     assert_eq!(info["engine"]["gpu"], new.gpu.unwrap().name);
     // Frames of both starts were heard: the account of the second does not cover them.
+    assert!(daemon.stop().0.success());
+}
+
+/// The driver's library, as this process has it.
+fn driver() -> PathBuf {
+    Device::open(0).unwrap();
+    let maps = fs::read_to_string("/proc/self/maps").unwrap();
+    let path =
+        maps.lines().find_map(|line| line.split_ascii_whitespace().nth(5).filter(|p| p.contains("/libcuda.so")));
+    PathBuf::from(path.expect("libcuda.so.1 is open"))
+}
+
+/// A library in `folder` that goes before the driver's and hands everything on to it; but a graph's launch fails, once for
+/// each time that the file `fail` is put there, and while the file `crash` is there, making one ends the process.
+fn failing_driver(folder: &Path) {
+    let real = driver();
+    let source = format!(
+        "#define _GNU_SOURCE\n#include <dlfcn.h>\n#include <unistd.h>\n\
+         #include <stdlib.h>\n\
+         static void *real(const char *name) {{ return dlsym(dlopen({real:?}, RTLD_NOW), name); }}\n\
+         int cuGraphLaunch(void *graph, void *stream) {{\n\
+         int (*launch)(void *, void *) = (int (*)(void *, void *))real(\"cuGraphLaunch\");\n\
+         return unlink({:?}) == 0 ? 719 : launch(graph, stream);\n}}\n\
+         int cuGraphInstantiateWithFlags(void **made, void *graph, unsigned long long flags) {{\n\
+         int (*make)(void **, void *, unsigned long long);\n\
+         make = (int (*)(void **, void *, unsigned long long))real(\"cuGraphInstantiateWithFlags\");\n\
+         if (access({:?}, F_OK) == 0) abort();\n\
+         return make(made, graph, flags);\n}}\n",
+        folder.join("fail"),
+        folder.join("crash")
+    );
+    fs::write(folder.join("before.c"), source).unwrap();
+    fs::write(folder.join("empty.c"), "").unwrap();
+    let cc = |arguments: &[&str]| {
+        let done = Command::new("cc").args(["-shared", "-fPIC"]).args(arguments).current_dir(folder).status();
+        assert!(done.unwrap().success(), "cc {arguments:?}");
+    };
+    // Named by its path, the driver's own is what the other needs, and not itself.
+    cc(&[&format!("-Wl,-soname,{}", real.display()), "empty.c", "-o", "real.so"]);
+    let linked =
+        ["before.c", "-Wl,--no-as-needed", "real.so", "-ldl", "-Wl,-soname,before.so", "-o", "libcuda.so.1"];
+    cc(&linked);
+    std::os::unix::fs::symlink("libcuda.so.1", folder.join("libcuda.so")).unwrap();
+}
+
+/// A camera of each kind, on a driver that fails as it is told to.
+fn start_on_a_failing_driver(library: &Path, clip: &Path) -> Daemon {
+    let dir = TempDir::new().unwrap();
+    failing_driver(dir.path());
+    let others = std::env::var("LD_LIBRARY_PATH").unwrap_or_default();
+    let env = vec![("LD_LIBRARY_PATH".to_owned(), format!("{}:{others}", dir.path().display()))];
+    let engine = format!(
+        "confidence = 1.0\nbackend = \"tensorrt\"\nbatch = 1\n[engine.tensorrt]\nlibrary = {library:?}\nbuild = true"
+    );
+    let cameras = format!(
+        "[[camera]]\nid = \"yard\"\nurl = \"test://?size=320x240&fps=10\"\n\
+         [[camera]]\nid = \"gate\"\nurl = {clip:?}\ndecode = \"cuda\"\npace = \"realtime\"\nrepeat = true\n"
+    );
+    let mut daemon = Daemon::start_tiny_in(dir, env, &engine, &cameras, |port| port);
+    more_of_both(&mut daemon, BUILD);
+    daemon
+}
+
+fn more_of_both(daemon: &mut Daemon, limit: Duration) {
+    let before = ["yard", "gate"].map(|camera| (camera, daemon.heard.count(camera)));
+    daemon.until("frames of both", limit, |heard| before.iter().all(|(id, before)| heard.count(id) > before + 20));
+}
+
+#[test]
+fn a_failure_of_the_gpu_is_got_over_once_and_the_next_ends_the_daemon() {
+    let Some(library) = from_environment("WATCHPOST_TENSORRT") else { return };
+    let Some(clip) = from_environment("WATCHPOST_GPU_CLIP") else { return };
+    if let Err(why) = Device::open(0) {
+        eprintln!("skipped: {why}");
+        return;
+    }
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut daemon = start_on_a_failing_driver(&library, &clip);
+    let fail = daemon.dir().join("fail");
+    fs::write(&fail, "").unwrap();
+    daemon.until("it is opened anew", PATIENCE, |heard| {
+        !heard.notices_of(NoticeKind::BackendReopened, None).is_empty()
+    });
+    assert!(!fail.exists() && daemon.log().contains("launching a graph"), "{}", daemon.log());
+    more_of_both(&mut daemon, PATIENCE);
+
+    fs::write(&fail, "").unwrap();
+    let (status, _) = daemon.ended(PATIENCE);
+    assert_eq!(status.code(), Some(69), "{}", daemon.log());
+    println!("{}", daemon.log().lines().rev().take(3).collect::<Vec<_>>().join("\n"));
+}
+
+#[test]
+fn an_engine_that_ends_the_process_is_built_anew_after_three() {
+    let Some(library) = from_environment("WATCHPOST_TENSORRT") else { return };
+    let Some(clip) = from_environment("WATCHPOST_GPU_CLIP") else { return };
+    if let Err(why) = Device::open(0) {
+        eprintln!("skipped: {why}");
+        return;
+    }
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut daemon = start_on_a_failing_driver(&library, &clip);
+    let built = daemon.heard.notices_of(NoticeKind::EngineBuild, None).len();
+    let crash = daemon.dir().join("crash");
+    fs::write(&crash, "").unwrap();
+    daemon.kill();
+    for _ in 0..3 {
+        daemon.start_again();
+        let (status, _) = daemon.ended(PATIENCE);
+        assert_eq!(status.code(), None, "{status}: {}", daemon.log());
+    }
+    fs::remove_file(&crash).unwrap();
+    daemon.start_again();
+    more_of_both(&mut daemon, BUILD);
+    assert!(daemon.log().contains("3 processes in a row ended while it was being opened"), "{}", daemon.log());
+    assert!(daemon.heard.notices_of(NoticeKind::EngineBuild, None).len() > built);
+    assert!(!daemon.dir().join("state/engines/opening").exists());
     assert!(daemon.stop().0.success());
 }

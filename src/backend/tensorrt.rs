@@ -172,6 +172,7 @@ impl TensorRt {
         let plan = Arc::new(loaded.plan);
         let seats = (0..settings.tensorrt.contexts).map(|_| Seat::new(&plan, &loaded.engine));
         let seats: Vec<Seat> = seats.collect::<Result<_, _>>()?;
+        drop(loaded.trial);
         settings.has_served.store(true, Ordering::Relaxed);
         Ok(Self {
             spec: ModelSpec {

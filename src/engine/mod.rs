@@ -11,6 +11,7 @@ pub mod order;
 pub mod progress;
 pub mod shapes;
 pub mod stamp;
+pub mod trial;
 
 pub use manifest::{
     Channels, HeadChoice, InputSpec, Manifest, ManifestError, OutputSpec, Range, TensorrtSpec, Thresholds, digest,

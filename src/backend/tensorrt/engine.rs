@@ -10,6 +10,7 @@ use crate::engine::Manifest;
 use crate::engine::built::{self, Name};
 use crate::engine::order::{self, OrderError};
 use crate::engine::stamp::{Stamp, Wanted, refusal, short};
+use crate::engine::trial::Trial;
 use crate::event::EngineStamp;
 use crate::gpu::error::GpuError;
 use crate::gpu::head::HeadPlan;
@@ -35,6 +36,8 @@ pub struct Loaded {
     pub runtime: String,
     /// What it was built for.
     pub stamp: EngineStamp,
+    /// To be kept until its contexts are made: it may end the process until then.
+    pub trial: Trial,
 }
 
 /// The engine file that a configuration means, and whether it serves.
@@ -232,6 +235,10 @@ fn load(settings: &Settings, path: &Path, stamp: &Stamp) -> Result<Result<Loaded
         Ok(bytes) => bytes,
         Err(error) => return Ok(Err(Unfit(error.to_string()))),
     };
+    let trial = match Trial::begin(settings.state_dir.as_deref(), &stamp.sha256) {
+        Ok(trial) => trial,
+        Err(text) => return Ok(Err(Unfit(format!("engine {}: {text}", path.display())))),
+    };
     for plugin in &settings.manifest.tensorrt.plugins {
         settings.library.load_plugins(plugin).map_err(GpuError::from)?;
     }
@@ -244,7 +251,7 @@ fn load(settings: &Settings, path: &Path, stamp: &Stamp) -> Result<Result<Loaded
     let (contexts, precision) = (settings.tensorrt.contexts, stamp.options.precision);
     let runtime = format!("{}, {}, {precision}, {contexts} contexts", stamp.tensorrt, settings.device.name());
     let (digest, stamp) = (short(&stamp.sha256).to_owned(), essentials(stamp));
-    Ok(Ok(Loaded { engine, plan, digest, runtime, stamp }))
+    Ok(Ok(Loaded { engine, plan, digest, runtime, stamp, trial }))
 }
 
 /// Where compiled kernels are kept.
