@@ -230,12 +230,13 @@ impl Monitor {
 
     fn keep(&mut self, now: Instant, input: &HealthInput) {
         self.snapshots.push_back((now, input.clone()));
-        // What was overwritten while the model was being opened is no overload.
-        let unready = |then: &HealthInput| input.ready.is_ok() && then.ready.is_err();
+        // What was overwritten while the model was being opened, or opened anew, is no overload.
+        let unready = self.snapshots.iter().rposition(|(_, then)| then.ready.is_err());
+        if input.ready.is_ok() {
+            self.snapshots.drain(..unready.map_or(0, |last| last + 1));
+        }
         let old = |at: Instant| now.saturating_duration_since(at) > WINDOW;
-        while self.snapshots.len() > SNAPSHOTS_MAX
-            || self.snapshots.front().is_some_and(|(at, then)| old(*at) || unready(then))
-        {
+        while self.snapshots.len() > SNAPSHOTS_MAX || self.snapshots.front().is_some_and(|(at, _)| old(*at)) {
             self.snapshots.pop_front();
         }
     }

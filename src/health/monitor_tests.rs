@@ -369,6 +369,14 @@ fn frames_overwritten_before_the_model_is_open_are_no_overload() {
         let report = world.tick();
         assert!(!report.health.overload && report.transitions.is_empty(), "{report:?}");
     }
+    world.ready = Err("the backend is being opened anew".to_owned());
+    world.frames("gate", 10, 10, 20);
+    assert!(!world.tick().health.overload);
+    world.ready = Ok(());
+    world.frames("gate", 10, 5, 20);
+    assert!(!world.tick().health.overload);
+    world.frames("gate", 10, 0, 20);
+    assert!(!world.tick().health.overload);
 }
 
 #[test]
