@@ -3,11 +3,14 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::built;
 
 /// Processes in a row that may end while the engine is being opened. One may have been killed, and a box may lose its power.
 const ENDED_MAX: u32 = 3;
+/// A refused engine is tried again after so long: what was at fault may have been mended, and nobody may be there to say so.
+const REFUSED_FOR: Duration = Duration::from_secs(3600);
 
 /// An engine is being opened. The note of it goes with this.
 #[derive(Debug)]
@@ -19,15 +22,15 @@ impl Trial {
     ///
     /// # Errors
     ///
-    /// In words, that it has ended [`ENDED_MAX`] processes.
+    /// In words, that it has ended [`ENDED_MAX`] processes, the last of them within [`REFUSED_FOR`].
     pub fn begin(state_dir: Option<&Path>, digest: &str) -> Result<Self, String> {
         let Some(state_dir) = state_dir else { return Ok(Self(None)) };
         let note = built::folder(state_dir).join("opening");
         let ended = fs::read_to_string(&note).ok().and_then(|text| ended(&text, digest)).unwrap_or(0);
-        if ended >= ENDED_MAX {
+        if ended >= ENDED_MAX && is_recent(&note) {
             return Err(format!(
-                "{ENDED_MAX} processes in a row ended while it was being opened: build it again with `watchpost engine \
-                 build`, or remove {} to have it tried once more",
+                "{ENDED_MAX} processes in a row ended while it was being opened, so it is not tried for an hour: build it \
+                 again with `watchpost engine build`, or remove {} to have it tried now",
                 note.display()
             ));
         }
@@ -51,6 +54,12 @@ impl Drop for Trial {
     }
 }
 
+/// Whether the note was written a while ago, and not longer ago than that by any clock.
+fn is_recent(note: &Path) -> bool {
+    let written = fs::metadata(note).and_then(|metadata| metadata.modified());
+    written.is_ok_and(|at| at.elapsed().is_ok_and(|age| age < REFUSED_FOR))
+}
+
 /// How many processes the engine with this digest has ended, by the note.
 fn ended(text: &str, digest: &str) -> Option<u32> {
     let (noted, count) = text.trim_end().split_once(' ')?;
@@ -59,6 +68,8 @@ fn ended(text: &str, digest: &str) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use super::*;
 
     #[test]
@@ -80,6 +91,11 @@ mod tests {
             "{refused}"
         );
         assert!(begin("abc").is_err(), "again");
+        let note =
+            fs::File::options().write(true).open(built::folder(dir.path()).join("opening")).expect("the note");
+        note.set_modified(SystemTime::now() - REFUSED_FOR).expect("a time");
+        end_the_process("abc");
+        assert!(begin("abc").is_err(), "it was tried once, and no better");
         drop(begin("def").expect("another is tried"));
         drop(begin("abc").expect("and this one after it"));
         assert_eq!(fs::read_dir(built::folder(dir.path())).expect("a folder").count(), 0);
