@@ -1,7 +1,8 @@
-//! What the kernel says of this process: resident memory and processor time, from `/proc/self`; and who may read what it
-//! writes and leaves behind.
+//! What the kernel says of this process: resident memory and processor time, from `/proc/self`; and who may read and write files.
 
+use std::fs::Metadata;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 use rustix::fs::Mode;
@@ -16,6 +17,11 @@ const TICKS_PER_SECOND: u64 = 100;
 pub fn keep_files_from_others() {
     let given = umask(Mode::RWXO | Mode::WGRP);
     umask(given | Mode::RWXO | Mode::WGRP);
+}
+
+/// Everyone may write the file: what stands in it may be anybody's.
+pub fn is_everyones(metadata: &Metadata) -> bool {
+    metadata.mode() & 0o002 != 0
 }
 
 /// From now on this process leaves no core behind, however it ends: a core holds passwords and pictures.

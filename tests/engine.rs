@@ -203,7 +203,7 @@ fn mismatches(site: &Site, path: &Path, run: &dyn Fn(&[&str]) -> Ended) {
     other.model.sha256 = "0".repeat(64);
     other.options.precision = Precision::Int8;
     check(&other).says_in_one_line(
-        CONFIG,
+        UNAVAILABLE,
         &[
             "it was built by TensorRT-RTX 1.6.0, this machine has TensorRT-RTX 1.",
             "it was built from another model",
@@ -213,10 +213,10 @@ fn mismatches(site: &Site, path: &Path, run: &dyn Fn(&[&str]) -> Ended) {
     );
     let mut sized = whole.clone();
     sized.options.input = (64, 64);
-    check(&sized).says_in_one_line(CONFIG, &["it was built for input 64x64, 32x32 is wanted"]);
+    check(&sized).says_in_one_line(UNAVAILABLE, &["it was built for input 64x64, 32x32 is wanted"]);
     assert_eq!(check(&whole).code, Some(0));
     let said = run(&["check", "tiny.toml", "--engine", path.to_str().unwrap(), "--batch", "8"]);
-    said.says_in_one_line(CONFIG, &["it takes batches of 1, 8 is wanted"]);
+    said.says_in_one_line(UNAVAILABLE, &["it takes batches of 1, 8 is wanted"]);
     assert!(site.path("tiny.onnx").exists());
 }
 
@@ -271,7 +271,7 @@ fn on_a_gpu_engines_run_and_are_timed() {
     let mut foreign = built::stamp(&site.path("fp16.engine")).unwrap();
     foreign.gpu = foreign.gpu.map(|gpu| Gpu { name: "NVIDIA H299".to_owned(), ..gpu });
     site.write("fp16.engine.toml", toml::to_string(&foreign).unwrap());
-    run(&["inspect", "fp16.engine"]).says_in_one_line(CONFIG, &["it was built on NVIDIA H299 (SM "]);
+    run(&["inspect", "fp16.engine"]).says_in_one_line(UNAVAILABLE, &["it was built on NVIDIA H299 (SM "]);
 }
 
 /// Frames of host memory and of the GPU's, one of them masked, through a real engine: what is asked for comes with a

@@ -1,7 +1,8 @@
 //! TensorRT through `gpu::trt`, with the real TensorRT-RTX, which reads models and builds engines on any machine, and
 //! with libraries that are none. Engines run on a GPU only: `scripts/gpu-test`.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -280,6 +281,10 @@ fn plugins_that_are_none_are_refused_in_words() {
     library(folder.path(), "libunwilling.so", "int initLibNvInferPlugins(void *l, const char *n) { return 0; }");
     let refused = rtx.load_plugins(&folder.path().join("libunwilling.so")).unwrap_err();
     assert!(sentence(&refused).contains("libunwilling.so"), "{refused}");
+    let silent = folder.path().join("libsilent.so");
+    fs::set_permissions(&silent, Permissions::from_mode(0o757)).unwrap();
+    let refused = rtx.load_plugins(&silent).unwrap_err();
+    assert!(sentence(&refused).contains("libsilent.so: everyone may change this file"), "{refused}");
 }
 
 #[test]

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::stamp::{Precision, SCHEMA, Stamp};
+use crate::process::is_everyones;
 
 /// Largest engine file: a detector's has tens of MiB.
 const ENGINE_BYTES_MAX: u64 = 4 << 30;
@@ -39,6 +40,8 @@ pub struct Name<'a> {
     pub precision: Precision,
     /// Compute capability; `None` without a GPU.
     pub sm: Option<(u32, u32)>,
+    /// The GPU's name; `None` without one.
+    pub gpu: Option<String>,
     /// TensorRT's version.
     pub tensorrt: &'a str,
 }
@@ -52,9 +55,12 @@ impl Name<'_> {
         folder.join(format!("{model}-b{batch}-{precision}-{}-trt{tensorrt}.engine", sm(self.sm)))
     }
 
-    /// The builder's measurements in `folder`, one file for all models of a GPU and a TensorRT.
+    /// The builder's measurements in `folder`, one file for all models of a kind of GPU and a TensorRT, such as
+    /// `timing-sm90-nvidia-h200-trt8.5.3.cache`.
     pub fn timing_cache(&self, folder: &Path) -> PathBuf {
-        folder.join(format!("timing-{}-trt{}.cache", sm(self.sm), self.tensorrt))
+        let of = |name: &str| name.replace(|c: char| !c.is_ascii_alphanumeric(), "-").to_ascii_lowercase();
+        let gpu = self.gpu.as_deref().map_or_else(String::new, |name| format!("-{}", of(name)));
+        folder.join(format!("timing-{}{gpu}-trt{}.cache", sm(self.sm), self.tensorrt))
     }
 }
 
@@ -94,6 +100,9 @@ pub enum BuiltError {
         /// What is wrong.
         reason: String,
     },
+    /// It, or its stamp, could be another's work by now.
+    #[error("{}: everyone may change this file: chmod o-w it, or build the engine again", .0.display())]
+    Writable(PathBuf),
     /// It is not the file that was stamped.
     #[error(
         "engine {}: it is not the file that was built (SHA-256 {found}, its stamp says {stamped}): it was cut off or \
@@ -122,7 +131,8 @@ pub enum BuiltError {
 ///
 /// # Errors
 ///
-/// [`BuiltError::Missing`] where the engine is not there, else why its stamp cannot be read.
+/// [`BuiltError::Missing`] where the engine is not there, [`BuiltError::Writable`] where everyone may change one of the two,
+/// else why its stamp cannot be read.
 pub fn stamp(engine: &Path) -> Result<Stamp, BuiltError> {
     if !engine.exists() {
         return Err(BuiltError::Missing(engine.to_owned()));
@@ -135,6 +145,12 @@ pub fn stamp(engine: &Path) -> Result<Stamp, BuiltError> {
         }
         Err(error) => return Err(broken(error.to_string())),
     };
+    for path in [engine.to_owned(), stamp_path(engine)] {
+        let metadata = fs::metadata(&path).map_err(|source| BuiltError::File { path: path.clone(), source })?;
+        if is_everyones(&metadata) {
+            return Err(BuiltError::Writable(path));
+        }
+    }
     let text = String::from_utf8(bytes).map_err(|_| broken("it is not UTF-8 text".to_owned()))?;
     let stamp: Stamp = toml::from_str(&text).map_err(|e| broken(e.message().replace('\n', " ")))?;
     if stamp.schema != SCHEMA {

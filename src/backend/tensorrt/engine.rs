@@ -67,6 +67,7 @@ impl Candidate {
                     batch: settings.lanes.unwrap_or(1),
                     precision: manifest.tensorrt.precision,
                     sm: Some(settings.device.compute_capability()),
+                    gpu: Some(settings.device.name()),
                     tensorrt: &machine.tensorrt.version,
                 };
                 let beside = settings.manifest_file.parent().unwrap_or(Path::new("")).join("built");

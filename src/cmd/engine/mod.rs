@@ -116,6 +116,7 @@ impl Host {
             batch,
             precision: manifest.tensorrt.precision,
             sm: self.device.as_ref().map(Device::compute_capability),
+            gpu: self.device.as_ref().map(Device::name),
             tensorrt: &self.machine.tensorrt.version,
         }
     }
@@ -133,7 +134,7 @@ impl Host {
     fn check(&self, engine: &Path, stamp: &Stamp, wanted: Option<&Wanted>) -> Result<(), Failure> {
         let own = Wanted { model_sha256: None, options: stamp.options.clone() };
         let facts = stamp.mismatch(&self.machine, wanted.unwrap_or(&own));
-        if facts.is_empty() { Ok(()) } else { Err(Failure::new(Code::Config, refusal(engine, &facts))) }
+        if facts.is_empty() { Ok(()) } else { Err(Failure::new(Code::Unavailable, refusal(engine, &facts))) }
     }
 }
 

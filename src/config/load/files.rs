@@ -1,6 +1,6 @@
 //! The only part of the configuration that opens files: the configuration itself, secrets, certificates, models.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::io::{ErrorKind, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -8,6 +8,7 @@ use std::path::Path;
 use jiff::tz::TimeZone;
 
 use crate::config::Secret;
+use crate::process::is_everyones;
 
 /// Largest configuration file.
 pub(super) const CONFIG_BYTES_MAX: usize = 1 << 20;
@@ -18,8 +19,6 @@ const PEM_BYTES_MAX: usize = 1 << 20;
 
 /// Mode bits that let others read a file, or the group or others write it.
 const MODE_OPEN: u32 = 0o026;
-/// Mode bit that lets everyone write.
-const MODE_WORLD_WRITABLE: u32 = 0o002;
 /// Why such a file is refused, and what to do.
 pub(super) const WORLD_WRITABLE: &str = "everyone may change this file: chmod o-w it";
 
@@ -42,8 +41,8 @@ pub(super) fn host_name() -> Option<String> {
 ///
 /// One sentence that says why there are none.
 pub(super) fn config(path: &Path) -> Result<(Vec<u8>, bool), String> {
-    let (bytes, mode) = read(path, CONFIG_BYTES_MAX)?;
-    Ok((bytes, mode & MODE_WORLD_WRITABLE != 0))
+    let (bytes, metadata) = read(path, CONFIG_BYTES_MAX)?;
+    Ok((bytes, is_everyones(&metadata)))
 }
 
 /// `path` is a file that this user may read and not everyone may change: a manifest names libraries to be loaded, a
@@ -53,8 +52,8 @@ pub(super) fn config(path: &Path) -> Result<(Vec<u8>, bool), String> {
 ///
 /// One sentence that says why not; where it cannot be read it ends with `remedy`.
 pub(in crate::config) fn readable(path: &Path, remedy: &str) -> Result<(), String> {
-    let (_, mode) = open(path).map_err(|text| format!("{text}: {remedy}"))?;
-    if mode & MODE_WORLD_WRITABLE != 0 {
+    let (_, metadata) = open(path).map_err(|text| format!("{text}: {remedy}"))?;
+    if is_everyones(&metadata) {
         return Err(format!("{WORLD_WRITABLE} ({})", path.display()));
     }
     Ok(())
@@ -80,9 +79,9 @@ pub(in crate::config) fn time_zone(name: Option<&str>) -> Result<TimeZone, Strin
 ///
 /// One sentence that says why there is none; it repeats neither the file's path nor its text.
 pub(in crate::config) fn secret(path: &Path, by_systemd: bool) -> Result<Secret, String> {
-    let (bytes, mode) = read(path, SECRET_BYTES_MAX)
+    let (bytes, metadata) = read(path, SECRET_BYTES_MAX)
         .map_err(|text| format!("{text}: give a file of mode 600 with the secret in it"))?;
-    if !by_systemd && mode & MODE_OPEN != 0 {
+    if !by_systemd && metadata.mode() & MODE_OPEN != 0 {
         return Err("others may read or change this file: chmod 600 it".to_owned());
     }
     secret_text(String::from_utf8(bytes).map_err(|_| "the file is not UTF-8 text".to_owned())?)
@@ -109,15 +108,18 @@ pub(in crate::config) fn secret_text(mut text: String) -> Result<Secret, String>
     Ok(Secret::new(text))
 }
 
-/// `path` is a readable PEM file; `private` keys must not be readable by others.
+/// `path` is a readable PEM file that not everyone may change; `private` keys must not be readable by others.
 ///
 /// # Errors
 ///
 /// One sentence that says why not.
 pub(in crate::config) fn pem(path: &Path, private: bool) -> Result<(), String> {
-    let (bytes, mode) = read(path, PEM_BYTES_MAX).map_err(|text| format!("{text}: give a PEM file"))?;
-    if private && mode & MODE_OPEN != 0 {
+    let (bytes, metadata) = read(path, PEM_BYTES_MAX).map_err(|text| format!("{text}: give a PEM file"))?;
+    if private && metadata.mode() & MODE_OPEN != 0 {
         return Err("others may read or change this file: chmod 600 it".to_owned());
+    }
+    if is_everyones(&metadata) {
+        return Err(WORLD_WRITABLE.to_owned());
     }
     let label: &[u8] = if private { b"PRIVATE KEY-----" } else { b"-----BEGIN CERTIFICATE-----" };
     if !bytes.windows(label.len()).any(|window| window == label) {
@@ -127,25 +129,25 @@ pub(in crate::config) fn pem(path: &Path, private: bool) -> Result<(), String> {
     Ok(())
 }
 
-fn read(path: &Path, bytes_max: usize) -> Result<(Vec<u8>, u32), String> {
-    let (file, mode) = open(path)?;
+fn read(path: &Path, bytes_max: usize) -> Result<(Vec<u8>, Metadata), String> {
+    let (file, metadata) = open(path)?;
     let mut bytes = Vec::new();
     file.take(bytes_max as u64 + 1).read_to_end(&mut bytes).map_err(|e| sentence(&e))?;
     if bytes.len() > bytes_max {
         return Err(format!("the file is larger than {} KiB", bytes_max >> 10));
     }
-    Ok((bytes, mode))
+    Ok((bytes, metadata))
 }
 
-fn open(path: &Path) -> Result<(File, u32), String> {
+fn open(path: &Path) -> Result<(File, Metadata), String> {
     // Looked at before it is opened: opening a named pipe would wait for its writer.
     let metadata = fs::metadata(path).map_err(|e| sentence(&e))?;
     if !metadata.is_file() {
         return Err("it is not a regular file".to_owned());
     }
     let file = File::open(path).map_err(|e| sentence(&e))?;
-    let mode = file.metadata().map_err(|e| sentence(&e))?.mode();
-    Ok((file, mode))
+    let metadata = file.metadata().map_err(|e| sentence(&e))?;
+    Ok((file, metadata))
 }
 
 fn sentence(error: &std::io::Error) -> String {

@@ -46,6 +46,7 @@ impl Folder {
             ("ca.pem", 0o644, cert),
             ("key.pem", 0o600, key),
             ("open-key.pem", 0o644, key),
+            ("free-ca.pem", 0o646, cert),
         ] {
             folder.write(name, mode, text);
         }
@@ -325,6 +326,7 @@ const REPLACED: &[(&str, &str, usize, &str, &str)] = &[
     ("broker.lan\"", "u@broker\"\nuser = \"u\"", 6, "mqtt.user", "only one"),
     ("broker.lan\"", "u:hunter2-s3cret@b\"\npassword_file = \"good\"", 6, "mqtt.password_file", "only one"),
     ("mqtt://broker.lan\"", "mqtts://b\"\ncert_file = \"ca.pem\"", 6, "mqtt.cert_file", "give key_file too"),
+    ("mqtt://broker.lan\"", "mqtts://b\"\nca_file = \"free-ca.pem\"", 6, "mqtt.ca_file", "everyone may change this file"),
     ("mqtt://broker.lan\"", "mqtts://b\"\nca_file = \"m.toml\"", 6, "mqtt.ca_file", "no PEM certificate"),
     ("mqtt://broker.lan\"", "mqtts://b\"\ncert_file = \"ca.pem\"\nkey_file = \"open-key.pem\"", 7, "mqtt.key_file", "chmod 600"),
     ("mqtt://broker.lan\"", "mqtts://b\"\ncert_file = \"ca.pem\"\nkey_file = \"nil\"", 7, "mqtt.key_file", "no such file"),

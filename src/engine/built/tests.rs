@@ -1,19 +1,29 @@
 //! Engines on disk: names, whole or not at all, and every way in which one is refused.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+
 use super::*;
 use crate::engine::stamp::tests::stamp;
 
 #[test]
 fn names_hold_what_an_engine_depends_on() {
-    let name =
-        Name { model: "my yolo/8", batch: 16, precision: Precision::Fp16, sm: Some((9, 0)), tensorrt: "8.5.3.1" };
+    let name = Name {
+        model: "my yolo/8",
+        batch: 16,
+        precision: Precision::Fp16,
+        sm: Some((9, 0)),
+        gpu: Some("NVIDIA H200".to_owned()),
+        tensorrt: "8.5.3.1",
+    };
     let folder = folder(Path::new("/var/lib/watchpost"));
     let engine = name.engine(&folder);
     assert_eq!(engine, Path::new("/var/lib/watchpost/engines/my_yolo_8-b16-fp16-sm90-trt8.5.3.1.engine"));
     assert_eq!(stamp_path(&engine), engine.with_extension("engine.toml"));
     let timing = name.timing_cache(&folder);
-    assert_eq!(timing, Path::new("/var/lib/watchpost/engines/timing-sm90-trt8.5.3.1.cache"));
-    let any = Name { sm: None, ..name };
+    assert_eq!(timing, Path::new("/var/lib/watchpost/engines/timing-sm90-nvidia-h200-trt8.5.3.1.cache"));
+    let any = Name { sm: None, gpu: None, ..name };
+    assert_eq!(any.timing_cache(&folder), folder.join("timing-any-trt8.5.3.1.cache"));
     assert!(any.engine(&folder).ends_with("my_yolo_8-b16-fp16-any-trt8.5.3.1.engine"));
 }
 
@@ -75,6 +85,23 @@ fn engines_are_refused_in_words() {
     }
     fs::write(stamp_path(&engine), vec![b'#'; STAMP_BYTES_MAX as usize + 1]).unwrap();
     assert!(said(super::stamp(&engine).unwrap_err()).contains("more than 65536 bytes"));
+}
+
+#[test]
+fn what_everyone_may_change_is_no_engine() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let engine = dir.path().join("m.engine");
+    write(&engine, b"plan", &mut stamp()).expect("written");
+    for path in [engine.clone(), stamp_path(&engine)] {
+        fs::set_permissions(&path, Permissions::from_mode(0o646)).expect("a mode");
+        let error = super::stamp(&engine).expect_err("it is refused");
+        assert_eq!(
+            error.to_string(),
+            format!("{}: everyone may change this file: chmod o-w it, or build the engine again", path.display())
+        );
+        fs::set_permissions(&path, Permissions::from_mode(0o644)).expect("a mode");
+    }
+    assert!(super::stamp(&engine).is_ok());
 }
 
 #[test]

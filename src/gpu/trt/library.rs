@@ -2,6 +2,7 @@
 
 use std::ffi::{CString, c_void};
 use std::fmt::Write;
+use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::ptr;
@@ -12,6 +13,7 @@ use tensorrt_sys::{Entry, Table};
 
 use super::log::{self, Call};
 use super::{TrtError, TrtVersion};
+use crate::process::is_everyones;
 
 /// Newest first; those without a number come with development packages.
 const NAMES: [&str; 6] = [
@@ -160,6 +162,10 @@ impl Library {
                 self.name()
             ))
         };
+        if fs::metadata(path).is_ok_and(|metadata| is_everyones(&metadata)) {
+            let text = format!("{}: everyone may change this file: chmod o-w it", path.display());
+            return Err(TrtError::Unavailable(text));
+        }
         // GLOBAL: one library of plugins may want another's.
         let library = open_shared(path, RTLD_GLOBAL).map_err(refuse)?;
         let init = function(&library, "initLibNvInferPlugins");
