@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use crate::config::{self, Config, Draft, Source};
-use crate::engine::{HeadChoice, Manifest};
+use crate::engine::{self, HeadChoice, Manifest};
 use crate::letterbox::{Fit, Letterbox};
 use crate::publish;
 use crate::yolo::head::{Head, HeadKind};
@@ -26,7 +26,7 @@ const ELEMENTS_MAX: usize = 1 << 14;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target, by its name in `fuzz/`.
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 10] = [
     ("config", config),
     ("manifest", manifest),
     ("address", address),
@@ -34,8 +34,12 @@ pub const TARGETS: [Target; 7] = [
     ("head", head),
     ("spool", publish::fuzz::spool),
     ("packet", publish::fuzz::packets),
+    ("onnx", engine::fuzz::onnx),
+    ("stamp", engine::fuzz::stamp),
+    ("frames", engine::fuzz::frames),
 ];
 
+pub use engine::fuzz::{frames, onnx, stamp};
 pub use publish::fuzz::{packets as packet, spool};
 
 /// The text of a configuration.

@@ -269,7 +269,8 @@ pub fn open(path: &Path) -> Result<Calibration, CalibrationError> {
     if header.schema != SCHEMA {
         return Err(broken(format!("it is of another watchpost, {:?} and not {SCHEMA:?}", header.schema)));
     }
-    let is_sane = header.size.0.max(header.size.1) <= SIDE_MAX && header.frames <= FRAMES_MAX;
+    let sides = 1..=SIDE_MAX;
+    let is_sane = sides.contains(&header.size.0) && sides.contains(&header.size.1) && header.frames <= FRAMES_MAX;
     if !is_sane || length != (HEADER_BYTES + header.frames * frame_bytes(header.size)) as u64 {
         return Err(broken("it is cut off, or longer than its header says".to_owned()));
     }

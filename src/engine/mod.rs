@@ -5,6 +5,8 @@ pub mod built;
 pub mod calibration;
 pub mod coco;
 mod file;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod manifest;
 pub mod onnx;
 pub mod order;
