@@ -1,8 +1,10 @@
 //! A disk that is full, takes nothing or hangs: nobody waits for it, and what is lost is counted. A limit of the process on the
-//! size of files does what a full disk does, and needs no rights; a file system that is frozen does what a hanging one does, and needs
-//! root.
+//! size of files does what a full disk does, and needs no rights; a file system of the test's own that is filled up, frozen or
+//! read-only is one, and needs root.
 
 use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -38,7 +40,7 @@ fn may_write(most: &str) {
 fn full(most: impl Fn(u64) -> u64) {
     let state = TempDir::new().unwrap();
     let spool = state.path().join("spool.redb");
-    let full = || may_write(&most(std::fs::metadata(&spool).unwrap().len()).to_string());
+    let full = || may_write(&most(fs::metadata(&spool).unwrap().len()).to_string());
     nobody_waits(state.path(), full, || may_write("unlimited"));
 }
 
@@ -101,8 +103,8 @@ impl Disk {
     pub fn new() -> Option<Self> {
         let dir = TempDir::new().unwrap();
         let (image, place) = (dir.path().join("image"), dir.path().join("place"));
-        std::fs::create_dir(&place).unwrap();
-        std::fs::File::create(&image).unwrap().set_len(128 << 20).unwrap();
+        fs::create_dir(&place).unwrap();
+        File::create(&image).unwrap().set_len(128 << 20).unwrap();
         let device = said("losetup", &["--find", "--show", image.to_str().unwrap()]);
         let device = device.map(|line| line.trim().to_owned()).filter(|device| !device.is_empty());
         let Some(device) = device else {
@@ -121,6 +123,23 @@ impl Disk {
     /// Where it is mounted.
     pub fn place(&self) -> PathBuf {
         self.dir.path().join("place")
+    }
+
+    /// Leaves no byte of room, until what it makes is removed.
+    fn fill(&self) -> PathBuf {
+        let path = self.place().join("filler");
+        let mut file = File::create(&path).unwrap();
+        for piece in [1 << 20, 1 << 10, 1] {
+            while file.write(&vec![1; piece]).is_ok() {}
+        }
+        // The last piece may not get there.
+        let _ = file.sync_all();
+        path
+    }
+
+    fn mounted(&self, how: &str) {
+        let remount = format!("remount,{how}");
+        said("mount", &["-o", &remount, self.place().to_str().unwrap()]).expect("it is mounted anew");
     }
 
     fn thaw(&self) {
@@ -159,6 +178,32 @@ impl Drop for Frozen<'_> {
 }
 
 #[test]
+fn a_file_system_without_room_stalls_nobody_and_what_is_lost_is_counted() {
+    let Some(disk) = Disk::new() else { return };
+    let filler = std::cell::Cell::new(None);
+    nobody_waits(
+        &disk.place(),
+        || filler.set(Some(disk.fill())),
+        || fs::remove_file(filler.take().unwrap()).unwrap(),
+    );
+}
+
+#[test]
+fn a_start_on_a_file_system_without_room_or_that_is_read_only_is_refused_in_words() {
+    let Some(disk) = Disk::new() else { return };
+    let filler = disk.fill();
+    let text = refusal(&disk.place()).unwrap();
+    assert!(text.contains("spool.redb cannot be opened (No space left on device"), "{text}");
+    assert!(text.contains("a state_dir that this user may write to and whose disk has room"), "{text}");
+    fs::remove_file(filler).unwrap();
+    disk.mounted("ro");
+    let text = refusal(&disk.place()).unwrap();
+    assert!(text.contains("spool.redb cannot be opened (Read-only file system"), "{text}");
+    disk.mounted("rw");
+    assert_eq!(refusal(&disk.place()), None, "what failed starts left is no hindrance");
+}
+
+#[test]
 fn a_disk_that_hangs_stalls_nobody_and_what_is_lost_is_counted() {
     let Some(disk) = Disk::new() else { return };
     let frozen = std::cell::Cell::new(None);
@@ -178,7 +223,7 @@ fn a_disk_that_hangs_holds_up_no_frame() {
     daemon.until("events", LIMIT, |heard| !heard.events.is_empty());
     let frozen = Frozen::new(&disk);
     let (begun, log) = (Instant::now(), daemon.log_path());
-    let is_told = || std::fs::read_to_string(&log).unwrap().contains("the disk does not answer");
+    let is_told = || fs::read_to_string(&log).unwrap().contains("the disk does not answer");
     daemon.until("frames for a while, and the word", LIMIT, |_| begun.elapsed() >= HANGS && is_told());
     let told = daemon.heard.events.len();
     drop(frozen);
@@ -231,8 +276,8 @@ fn a_start_on_a_full_disk_is_refused_in_words() {
 #[test]
 fn a_place_that_cannot_be_written_is_refused_in_words() {
     let state = TempDir::new().unwrap();
-    std::fs::write(state.path().join("file"), "").unwrap();
-    std::fs::create_dir(state.path().join("spool.redb")).unwrap();
+    fs::write(state.path().join("file"), "").unwrap();
+    fs::create_dir(state.path().join("spool.redb")).unwrap();
     for place in [state.path().join("file"), state.path().to_owned(), Path::new("/proc/watchpost").to_owned()] {
         let text = refusal(&place).unwrap();
         assert!(text.contains("spool.redb cannot be opened (") && text.contains("state_dir"), "{text}");
