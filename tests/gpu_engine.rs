@@ -139,7 +139,7 @@ fn a_missing_engine_is_built_at_the_start_and_another_models_beside_the_old_one(
         heard.of("yard").last().is_some_and(|(_, m)| m.model.engine != first[0])
     });
     let new = stamp(&daemon);
-    assert_ne!((old.model.sha256, old.sha256), (new.model.sha256, new.sha256));
+    assert_ne!((&old.model.sha256, &old.sha256), (&new.model.sha256, &new.sha256));
     let served = engines(&daemon);
     assert_eq!(served.len(), 2, "the old engine served until the new one was there: {served:?}");
     let texts: Vec<&str> =
@@ -150,7 +150,19 @@ fn a_missing_engine_is_built_at_the_start_and_another_models_beside_the_old_one(
     assert!(texts.contains(&"the engine is built"), "{texts:?}");
     let info: serde_json::Value = serde_json::from_str(daemon.heard.text("info")).unwrap();
     assert_eq!(info["engine"]["tensorrt"], new.tensorrt.to_string());
-    assert_eq!(info["engine"]["gpu"], new.gpu.unwrap().name);
+    assert_eq!(info["engine"]["gpu"], new.gpu.as_ref().unwrap().name);
+
+    // One that cannot be built leaves the old one where it is.
+    fs::write(daemon.dir().join("tiny.onnx"), onnx::picture("Nonsense")).unwrap();
+    daemon.kill_and_restart();
+    daemon.until("the build that fails", BUILD, |heard| {
+        let told = heard.notices_of(NoticeKind::EngineBuild, None);
+        told.iter().any(|(_, n)| n.text.contains("Nonsense") && n.text.ends_with("the old engine goes on"))
+    });
+    let before = daemon.heard.count("yard");
+    daemon.until("frames through the old engine", PATIENCE, |heard| heard.count("yard") > before + 20);
+    assert_eq!(engines(&daemon).last(), served.last());
+    assert_eq!(stamp(&daemon), new);
     // Frames of both starts were heard: the account of the second does not cover them.
     assert!(daemon.stop().0.success());
 }
