@@ -4,6 +4,7 @@
 //! head, so that one batch is prepared while another is in the engine. Batches are handed back in the order
 //! submitted. The library is opened at run time, by path.
 
+mod cache;
 mod model;
 mod request;
 
@@ -175,6 +176,7 @@ fn start(settings: &Settings) -> Result<Core, BackendError> {
     load_library(settings.openvino.library.as_deref())?;
     let mut core = Core::new().map_err(|e| BackendError::Unavailable(format!("OpenVINO does not start: {e}")))?;
     find_device(&core, &settings.openvino.device)?;
+    settings.cache_dir.as_deref().into_iter().for_each(cache::prune);
     configure(&mut core, &device(&settings.openvino.device), settings)?;
     Ok(core)
 }
@@ -202,6 +204,7 @@ fn compile(core: &mut Core, settings: &Settings) -> Result<(CompiledModel, Layou
         let (name, file) = (&settings.openvino.device, settings.manifest.model.display());
         BackendError::Unavailable(format!("OpenVINO cannot compile {file} for device {name}: {}", words(&e)))
     })?;
+    settings.cache_dir.as_deref().into_iter().for_each(cache::seal);
     Ok((compiled, loaded.layout))
 }
 

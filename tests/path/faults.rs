@@ -129,3 +129,37 @@ fn a_camera_is_switched_off_and_on_by_mqtt() {
     assert!(frames.is_sorted_by(|a, b| a < b), "numbers go on over a switch");
     undisturbed(&daemon);
 }
+
+/// As a power cut leaves it: as long as it was, with nothing in some of its pages.
+#[test]
+fn a_compiled_model_that_was_damaged_is_compiled_anew() {
+    let _cores = some_cores();
+    let Some(walk) = clip(Clip::Small) else { return };
+    let camera = camera("walk", walk.to_str().unwrap(), "pace = \"fast\"");
+    let Some(mut daemon) = Daemon::start("", &camera) else { return };
+    let folder = daemon.dir().join("state/openvino");
+    let found = |daemon: &Daemon| -> Vec<_> {
+        let messages = daemon.heard.of("walk").iter().map(|(_, message)| (message.frame, message.objects.len()));
+        messages.collect()
+    };
+    daemon.until("the clip's end", LIMIT, |heard| heard.is("walk", CameraStatus::Finished));
+    let whole = found(&daemon);
+    assert!(whole.iter().any(|(_, objects)| *objects > 0), "{whole:?}");
+    let model = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
+    let model = model.into_iter().find(|path| path.extension().is_some_and(|e| e == "blob")).unwrap();
+    let good = fs::read(&model).unwrap();
+    let mut damaged = good.clone();
+    for page in (1 << 18..damaged.len() - (1 << 16)).step_by(1 << 19) {
+        damaged[page..page + (1 << 16)].fill(0);
+    }
+    daemon.kill();
+    // OpenVINO writes it for its owner to read alone.
+    fs::remove_file(&model).unwrap();
+    fs::write(&model, &damaged).unwrap();
+    daemon.start_again();
+    daemon.heard.detections.clear();
+    daemon.until("the whole clip", LIMIT, |heard| heard.count("walk") == whole.len());
+    assert_eq!(found(&daemon), whole);
+    assert_eq!(fs::read(&model).unwrap().len(), good.len());
+    assert!(daemon.log().contains("it is not as it was written, and is compiled anew"), "{}", daemon.log());
+}
