@@ -19,7 +19,7 @@ use watchpost::cli::Cli;
 /// And CUDA, told to use as many hardware queues as there are: streams that share one wait for each other, and every
 /// decoder has one (32 cameras: the slowest batches in 100 took 9.6 ms with CUDA's usual 8 queues, 6.3 ms so).
 const SETTINGS: [(&str, &str); 4] = [
-    ("MALLOC_MMAP_THRESHOLD_", "262144"),
+    ("MALLOC_MMAP_THRESHOLD_", "65536"),
     ("MALLOC_TRIM_THRESHOLD_", "1048576"),
     ("G_SLICE", "always-malloc"),
     ("CUDA_DEVICE_MAX_CONNECTIONS", "32"),

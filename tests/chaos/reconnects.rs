@@ -54,9 +54,13 @@ fn round(rigs: &[Rig]) {
 #[test]
 fn reconnects_to_a_dead_host_leave_nothing_behind() {
     // As `main` does.
-    let malloc =
-        [("MALLOC_ARENA_MAX", "2"), ("MALLOC_MMAP_THRESHOLD_", "262144"), ("MALLOC_TRIM_THRESHOLD_", "1048576")];
-    if !alone("reconnects::reconnects_to_a_dead_host_leave_nothing_behind", &malloc) {
+    let settings = [
+        ("MALLOC_ARENA_MAX", "2"),
+        ("MALLOC_MMAP_THRESHOLD_", "65536"),
+        ("MALLOC_TRIM_THRESHOLD_", "1048576"),
+        ("G_SLICE", "always-malloc"),
+    ];
+    if !alone("reconnects::reconnects_to_a_dead_host_leave_nothing_behind", &settings) {
         return;
     }
     let wanted = std::env::var("WATCHPOST_RECONNECTS").map_or(SHORT, |count| count.parse().unwrap());
