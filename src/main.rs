@@ -13,6 +13,9 @@ use watchpost::cli::Cli;
 /// 470 MiB with these settings and two heaps; 16 files that are only sought to their start every 0.8 s, to 485 and 363 MiB.
 /// Of heaps there are as many as cores, two at least: threads that run at once and share one wait for each other (128 cameras on
 /// 16 cores: decoding took a tenth less processor time with 16 or 64 heaps than with two, and as much memory).
+/// What has 64 KiB or more is the system's again once it is free: frames of small pictures and decoders' buffers lie in no heap
+/// among what stays.
+///
 /// GLib's own allocator for small things, which gives no page back that has one of them left, is left out, as GLib itself did from
 /// 2.76 on: 16 cameras that fail at random made it grow by 6 MiB an hour.
 ///
