@@ -176,7 +176,6 @@ fn start(settings: &Settings) -> Result<Core, BackendError> {
     load_library(settings.openvino.library.as_deref())?;
     let mut core = Core::new().map_err(|e| BackendError::Unavailable(format!("OpenVINO does not start: {e}")))?;
     find_device(&core, &settings.openvino.device)?;
-    settings.cache_dir.as_deref().into_iter().for_each(cache::prune);
     configure(&mut core, &device(&settings.openvino.device), settings)?;
     Ok(core)
 }
@@ -200,6 +199,7 @@ fn find_device(core: &Core, name: &str) -> Result<(), BackendError> {
 
 fn compile(core: &mut Core, settings: &Settings) -> Result<(CompiledModel, Layout), BackendError> {
     let loaded = model::load(core, settings)?;
+    settings.cache_dir.as_deref().into_iter().for_each(cache::prune);
     let compiled = core.compile_model(&loaded.model, device(&settings.openvino.device)).map_err(|e| {
         let (name, file) = (&settings.openvino.device, settings.manifest.model.display());
         BackendError::Unavailable(format!("OpenVINO cannot compile {file} for device {name}: {}", words(&e)))
