@@ -7,8 +7,8 @@ mod support;
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
+use support::library::library;
 use support::program::{Site, Written, ended};
 use tempfile::TempDir;
 use watchpost::gpu::device::Device;
@@ -50,9 +50,7 @@ fn driver(folder: &Path, says: Says) {
     for function in called.filter(|name| whole && !source.contains(&format!(" {name}("))).collect::<Vec<_>>() {
         source += &format!("int {function}(void) {{ return 0; }}\n");
     }
-    fs::write(folder.join("driver.c"), source).unwrap();
-    let cc = ["-shared", "-fPIC", "-w", "driver.c", "-o", "libcuda.so.1"];
-    assert!(Command::new("cc").args(cc).current_dir(folder).status().unwrap().success());
+    library(folder, "libcuda.so.1", &source, &["-w"]);
     // The other name under which it is looked for.
     fs::copy(folder.join("libcuda.so.1"), folder.join("libcuda.so")).unwrap();
 }

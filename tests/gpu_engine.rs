@@ -9,12 +9,12 @@ mod support;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam::channel::bounded;
 use support::daemon::Daemon;
+use support::library::library;
 use support::onnx;
 use tempfile::TempDir;
 use watchpost::backend::tensorrt::Settings;
@@ -195,28 +195,27 @@ fn failing_driver(folder: &Path) {
         folder.join("fail"),
         folder.join("crash")
     );
-    fs::write(folder.join("before.c"), source).unwrap();
-    fs::write(folder.join("empty.c"), "").unwrap();
-    let cc = |arguments: &[&str]| {
-        let done = Command::new("cc").args(["-shared", "-fPIC"]).args(arguments).current_dir(folder).status();
-        assert!(done.unwrap().success(), "cc {arguments:?}");
-    };
     // Named by its path, the driver's own is what the other needs, and not itself.
-    cc(&[&format!("-Wl,-soname,{}", real.display()), "empty.c", "-o", "real.so"]);
-    let linked =
-        ["before.c", "-Wl,--no-as-needed", "real.so", "-ldl", "-Wl,-soname,before.so", "-o", "libcuda.so.1"];
-    cc(&linked);
+    library(folder, "real.so", "", &[&format!("-Wl,-soname,{}", real.display())]);
+    let linked = ["-Wl,--no-as-needed", "real.so", "-ldl", "-Wl,-soname,before.so"];
+    library(folder, "libcuda.so.1", &source, &linked);
     std::os::unix::fs::symlink("libcuda.so.1", folder.join("libcuda.so")).unwrap();
 }
 
-/// A camera of each kind, on a driver that fails as it is told to.
-fn start_on_a_failing_driver(library: &Path, clip: &Path) -> Daemon {
+/// A camera of each kind, on a driver that fails as it is told to. `None`, with a word about it, where something is missing.
+fn start_on_a_failing_driver() -> Option<(MutexGuard<'static, ()>, Daemon)> {
+    let (tensorrt, clip) = (from_environment("WATCHPOST_TENSORRT")?, from_environment("WATCHPOST_GPU_CLIP")?);
+    if let Err(why) = Device::open(0) {
+        eprintln!("skipped: {why}");
+        return None;
+    }
+    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let dir = TempDir::new().unwrap();
     failing_driver(dir.path());
     let others = std::env::var("LD_LIBRARY_PATH").unwrap_or_default();
     let env = vec![("LD_LIBRARY_PATH".to_owned(), format!("{}:{others}", dir.path().display()))];
     let engine = format!(
-        "confidence = 1.0\nbackend = \"tensorrt\"\nbatch = 1\n[engine.tensorrt]\nlibrary = {library:?}\nbuild = true"
+        "confidence = 1.0\nbackend = \"tensorrt\"\nbatch = 1\n[engine.tensorrt]\nlibrary = {tensorrt:?}\nbuild = true"
     );
     let cameras = format!(
         "[[camera]]\nid = \"yard\"\nurl = \"test://?size=320x240&fps=10\"\n\
@@ -224,7 +223,7 @@ fn start_on_a_failing_driver(library: &Path, clip: &Path) -> Daemon {
     );
     let mut daemon = Daemon::start_tiny_in(dir, env, &engine, &cameras, |port| port);
     more_of_both(&mut daemon, BUILD);
-    daemon
+    Some((turn, daemon))
 }
 
 fn more_of_both(daemon: &mut Daemon, limit: Duration) {
@@ -234,14 +233,7 @@ fn more_of_both(daemon: &mut Daemon, limit: Duration) {
 
 #[test]
 fn a_failure_of_the_gpu_is_got_over_once_and_the_next_ends_the_daemon() {
-    let Some(library) = from_environment("WATCHPOST_TENSORRT") else { return };
-    let Some(clip) = from_environment("WATCHPOST_GPU_CLIP") else { return };
-    if let Err(why) = Device::open(0) {
-        eprintln!("skipped: {why}");
-        return;
-    }
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut daemon = start_on_a_failing_driver(&library, &clip);
+    let Some((_turn, mut daemon)) = start_on_a_failing_driver() else { return };
     let fail = daemon.dir().join("fail");
     fs::write(&fail, "").unwrap();
     daemon.until("it is opened anew", PATIENCE, |heard| {
@@ -258,14 +250,7 @@ fn a_failure_of_the_gpu_is_got_over_once_and_the_next_ends_the_daemon() {
 
 #[test]
 fn an_engine_that_ends_the_process_is_built_anew_after_three() {
-    let Some(library) = from_environment("WATCHPOST_TENSORRT") else { return };
-    let Some(clip) = from_environment("WATCHPOST_GPU_CLIP") else { return };
-    if let Err(why) = Device::open(0) {
-        eprintln!("skipped: {why}");
-        return;
-    }
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut daemon = start_on_a_failing_driver(&library, &clip);
+    let Some((_turn, mut daemon)) = start_on_a_failing_driver() else { return };
     let built = daemon.heard.notices_of(NoticeKind::EngineBuild, None).len();
     let crash = daemon.dir().join("crash");
     fs::write(&crash, "").unwrap();

@@ -4,13 +4,13 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use watchpost::gpu::trt::{BuildOptions, Calibrator, Engine, Library, Progress, TrtError, build, unsupported};
 
 #[path = "support/mod.rs"]
 mod support;
 
+use support::library::library;
 use support::{assets, onnx};
 
 /// Opened, or `None` where scripts/get-tensorrt-rtx has left nothing (said on standard error).
@@ -35,13 +35,6 @@ fn written(folder: &Path, name: &str, bytes: &[u8]) -> PathBuf {
 
 fn sentence(error: &TrtError) -> String {
     error.to_string()
-}
-
-/// A C library of that name with that text.
-fn library(folder: &Path, name: &str, text: &str) {
-    let source = written(folder, "source.c", text.as_bytes());
-    let done = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(folder.join(name)).arg(source).status();
-    assert!(done.expect("no cc: run scripts/setup").success());
 }
 
 #[test]
@@ -77,7 +70,7 @@ fn what_is_not_tensorrt_is_refused_in_words() {
     assert!(open().contains("there is no TensorRT in "), "{}", open());
     written(folder.path(), "libnvinfer.so.10", b"not a library");
     assert!(open().contains("libnvinfer.so.10: ") && open().contains("slices for TensorRT"), "{}", open());
-    library(folder.path(), "libnvinfer.so.10", "int other(void) { return 1; }");
+    library(folder.path(), "libnvinfer.so.10", "int other(void) { return 1; }", &[]);
     assert!(open().contains("it is no TensorRT library"), "{}", open());
 }
 
@@ -94,7 +87,7 @@ fn a_library_without_a_slice_is_refused_in_words() {
         ("libtensorrt_rtx.so.1", 20_000, "it is TensorRT-RTX 2.0.0, for which"),
     ] {
         let folder = tempfile::tempdir().unwrap();
-        library(folder.path(), name, &format!("int getInferLibVersion(void) {{ return {number}; }}"));
+        library(folder.path(), name, &format!("int getInferLibVersion(void) {{ return {number}; }}"), &[]);
         let refused = sentence(&Library::open(Some(folder.path())).err().unwrap());
         assert!(refused.contains(words), "{refused}");
         for slice in Library::slices() {
@@ -276,9 +269,14 @@ fn plugins_that_are_none_are_refused_in_words() {
     let refused = rtx.load_plugins(&absent).unwrap_err();
     assert!(matches!(&refused, TrtError::Unavailable(text) if text.contains("libabsent.so")), "{refused:?}");
     // Registers itself while it is opened, as far as can be told.
-    library(folder.path(), "libsilent.so", "int nothing(void) { return 1; }");
+    library(folder.path(), "libsilent.so", "int nothing(void) { return 1; }", &[]);
     rtx.load_plugins(&folder.path().join("libsilent.so")).unwrap();
-    library(folder.path(), "libunwilling.so", "int initLibNvInferPlugins(void *l, const char *n) { return 0; }");
+    library(
+        folder.path(),
+        "libunwilling.so",
+        "int initLibNvInferPlugins(void *l, const char *n) { return 0; }",
+        &[],
+    );
     let refused = rtx.load_plugins(&folder.path().join("libunwilling.so")).unwrap_err();
     assert!(sentence(&refused).contains("libunwilling.so"), "{refused}");
     let silent = folder.path().join("libsilent.so");

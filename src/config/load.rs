@@ -13,6 +13,7 @@ use toml::de::DeTable;
 use self::files::Host;
 use super::report::{Report, Section};
 use super::{CameraConfig, Config, Draft, EngineConfig, LabelUse, resolve, shape};
+use crate::process::EVERYONES;
 
 /// Hex digits of [`Config::hash`].
 const HASH_DIGITS: usize = 12;
@@ -133,7 +134,7 @@ pub fn inspect(path: &Path) -> Inspection {
     let mut found = inspect_on(&text, folder, &host);
     found.draft = found.config.is_some().then(|| Draft::new(&text, folder));
     if world_writable {
-        found.problems.insert(0, whole(None, files::WORLD_WRITABLE.to_owned()));
+        found.problems.insert(0, whole(None, EVERYONES.to_owned()));
     }
     found
 }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::stamp::{Precision, SCHEMA, Stamp};
-use crate::process::is_everyones;
+use crate::process::{EVERYONES, is_everyones, with_end};
 
 /// Largest engine file: a detector's has tens of MiB.
 const ENGINE_BYTES_MAX: u64 = 4 << 30;
@@ -75,9 +75,7 @@ pub fn folder(state_dir: &Path) -> PathBuf {
 
 /// The stamp's file of an engine's.
 pub fn stamp_path(engine: &Path) -> PathBuf {
-    let mut name = engine.as_os_str().to_owned();
-    name.push(".toml");
-    PathBuf::from(name)
+    with_end(engine, ".toml")
 }
 
 /// Why a built engine cannot be read or written.
@@ -101,7 +99,7 @@ pub enum BuiltError {
         reason: String,
     },
     /// It, or its stamp, could be another's work by now.
-    #[error("{}: everyone may change this file: chmod o-w it, or build the engine again", .0.display())]
+    #[error("{}: {EVERYONES}, or build the engine again", .0.display())]
     Writable(PathBuf),
     /// It is not the file that was stamped.
     #[error(
@@ -247,9 +245,7 @@ fn folder_of(path: &Path) -> &Path {
 
 /// A name of this process's own in the same folder.
 pub(super) fn beside(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(format!(".{}.part", std::process::id()));
-    PathBuf::from(name)
+    with_end(path, &format!(".{}.part", std::process::id()))
 }
 
 fn read(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {

@@ -15,6 +15,7 @@ use sha2::{Digest, Sha256};
 use super::built::{self, BuiltError};
 use super::manifest::{Channels, InputSpec, Range, digest};
 use crate::letterbox::Fit;
+use crate::process::with_end;
 
 /// Version of the file's form.
 pub const SCHEMA: &str = "watchpost.frames/1";
@@ -350,9 +351,7 @@ pub struct TableKey {
 
 /// Where the table of a frames file is kept.
 pub fn table_path(frames: &Path) -> PathBuf {
-    let mut name = frames.as_os_str().to_owned();
-    name.push(".table");
-    PathBuf::from(name)
+    with_end(frames, ".table")
 }
 
 /// The table made earlier of the same frames and model by the same TensorRT, if there is one.

@@ -16,6 +16,7 @@ use redb::{
 use super::open::OpenTracks;
 use super::record::{self, Record};
 use crate::event::Event;
+use crate::process::with_end;
 
 /// Offset → [`record::write`].
 pub const EVENTS: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("events");
@@ -280,10 +281,4 @@ fn is_damage(error: &SpoolError) -> bool {
 fn free_name(path: &Path) -> PathBuf {
     let name = |n: u32| with_end(path, &format!(".corrupt-{n}"));
     (1..u32::MAX).map(name).find(|candidate| !candidate.exists()).unwrap_or_else(|| name(u32::MAX))
-}
-
-fn with_end(path: &Path, end: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(end);
-    PathBuf::from(name)
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use watchpost::config::{CameraConfig, Pace, RtspSource, Source, Transport};
 use watchpost::event::CameraStatus;
+use watchpost::process::SETTINGS;
 use watchpost::worker::spawn;
 
 use crate::support::mosquitto::{PATIENCE, free_port, wait_until};
@@ -54,12 +55,7 @@ fn round(rigs: &[Rig]) {
 #[test]
 fn reconnects_to_a_dead_host_leave_nothing_behind() {
     // As `main` does.
-    let settings = [
-        ("MALLOC_ARENA_MAX", "2"),
-        ("MALLOC_MMAP_THRESHOLD_", "65536"),
-        ("MALLOC_TRIM_THRESHOLD_", "1048576"),
-        ("G_SLICE", "always-malloc"),
-    ];
+    let settings: Vec<_> = SETTINGS.into_iter().chain([("MALLOC_ARENA_MAX", "2")]).collect();
     if !alone("reconnects::reconnects_to_a_dead_host_leave_nothing_behind", &settings) {
         return;
     }

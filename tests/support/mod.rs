@@ -7,6 +7,7 @@ pub mod clips;
 pub mod cores;
 pub mod daemon;
 pub mod hold;
+pub mod library;
 pub mod link;
 pub mod mosquitto;
 pub mod onnx;

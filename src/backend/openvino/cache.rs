@@ -9,9 +9,7 @@ use std::path::{Path, PathBuf};
 
 use crate::engine::built::{self, BuiltError};
 use crate::engine::digest;
-
-/// What a digest's file is called beside the model's.
-const SUFFIX: &str = "sha256";
+use crate::process::with_end;
 
 /// Removes every compiled model that is not as it was when it was sealed.
 pub fn prune(folder: &Path) {
@@ -49,14 +47,11 @@ fn seal_one(model: &Path) -> Result<(), BuiltError> {
 fn models(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).into_iter().flatten();
     let paths = entries.filter_map(|entry| entry.ok().map(|entry| entry.path()));
-    paths.filter(|path| path.is_file() && path.extension() != Some(OsStr::new(SUFFIX))).collect()
+    paths.filter(|path| path.is_file() && path.extension() != Some(OsStr::new("sha256"))).collect()
 }
 
 fn seal_of(model: &Path) -> PathBuf {
-    let mut name = model.as_os_str().to_owned();
-    name.push(".");
-    name.push(SUFFIX);
-    PathBuf::from(name)
+    with_end(model, ".sha256")
 }
 
 #[cfg(test)]

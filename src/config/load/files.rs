@@ -8,7 +8,7 @@ use std::path::Path;
 use jiff::tz::TimeZone;
 
 use crate::config::Secret;
-use crate::process::is_everyones;
+use crate::process::{EVERYONES, is_everyones};
 
 /// Largest configuration file.
 pub(super) const CONFIG_BYTES_MAX: usize = 1 << 20;
@@ -19,8 +19,6 @@ const PEM_BYTES_MAX: usize = 1 << 20;
 
 /// Mode bits that let others read a file, or the group or others write it.
 const MODE_OPEN: u32 = 0o026;
-/// Why such a file is refused, and what to do.
-pub(super) const WORLD_WRITABLE: &str = "everyone may change this file: chmod o-w it";
 
 /// What the machine says: the environment and the host's name.
 pub(in crate::config) struct Host<'a> {
@@ -54,7 +52,7 @@ pub(super) fn config(path: &Path) -> Result<(Vec<u8>, bool), String> {
 pub(in crate::config) fn readable(path: &Path, remedy: &str) -> Result<(), String> {
     let (_, metadata) = open(path).map_err(|text| format!("{text}: {remedy}"))?;
     if is_everyones(&metadata) {
-        return Err(format!("{WORLD_WRITABLE} ({})", path.display()));
+        return Err(format!("{EVERYONES} ({})", path.display()));
     }
     Ok(())
 }
@@ -119,7 +117,7 @@ pub(in crate::config) fn pem(path: &Path, private: bool) -> Result<(), String> {
         return Err("others may read or change this file: chmod 600 it".to_owned());
     }
     if is_everyones(&metadata) {
-        return Err(WORLD_WRITABLE.to_owned());
+        return Err(EVERYONES.to_owned());
     }
     let label: &[u8] = if private { b"PRIVATE KEY-----" } else { b"-----BEGIN CERTIFICATE-----" };
     if !bytes.windows(label.len()).any(|window| window == label) {

@@ -13,7 +13,7 @@ use tensorrt_sys::{Entry, Table};
 
 use super::log::{self, Call};
 use super::{TrtError, TrtVersion};
-use crate::process::is_everyones;
+use crate::process::{EVERYONES, is_everyones};
 
 /// Newest first; those without a number come with development packages.
 const NAMES: [&str; 6] = [
@@ -163,8 +163,7 @@ impl Library {
             ))
         };
         if fs::metadata(path).is_ok_and(|metadata| is_everyones(&metadata)) {
-            let text = format!("{}: everyone may change this file: chmod o-w it", path.display());
-            return Err(TrtError::Unavailable(text));
+            return Err(TrtError::Unavailable(format!("{}: {EVERYONES}", path.display())));
         }
         // GLOBAL: one library of plugins may want another's.
         let library = open_shared(path, RTLD_GLOBAL).map_err(refuse)?;
