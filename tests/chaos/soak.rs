@@ -405,9 +405,9 @@ impl Soak {
         let FrameCounts { decoded, inferred, overwritten, skipped_fps, dropped, .. } = self.frames;
         let held: Vec<&(Duration, Held)> = self.samples.iter().skip(self.samples.len() / 4).collect();
         let (first, last) = (held[0], held[held.len() - 1]);
+        let (slope, error) = slope(&held);
         println!(
-            "memory      {:+.2} MiB/h over {:.1} min: {:?}, then {:?}",
-            slope(&held),
+            "memory      {slope:+.2} ± {error:.2} MiB/h over {:.1} min: {:?}, then {:?}",
             (last.0 - first.0).as_secs_f64() / 60.0,
             first.1,
             last.1
@@ -429,8 +429,8 @@ impl Soak {
     }
 }
 
-/// Least squares over the samples, MiB an hour.
-fn slope(samples: &[&(Duration, Held)]) -> f64 {
+/// Least squares over the samples, MiB an hour, and the standard error of that.
+fn slope(samples: &[&(Duration, Held)]) -> (f64, f64) {
     let points: Vec<(f64, f64)> = samples
         .iter()
         .map(|(at, held)| (at.as_secs_f64() / 3600.0, held.memory as f64 / f64::from(1 << 20)))
@@ -439,7 +439,10 @@ fn slope(samples: &[&(Duration, Held)]) -> f64 {
     let (mean_t, mean_m) =
         (points.iter().map(|p| p.0).sum::<f64>() / count, points.iter().map(|p| p.1).sum::<f64>() / count);
     let above: f64 = points.iter().map(|(t, m)| (t - mean_t) * (m - mean_m)).sum();
-    above / points.iter().map(|(t, _)| (t - mean_t).powi(2)).sum::<f64>()
+    let spread = points.iter().map(|(t, _)| (t - mean_t).powi(2)).sum::<f64>();
+    let slope = above / spread;
+    let rest: f64 = points.iter().map(|(t, m)| (m - mean_m - slope * (t - mean_t)).powi(2)).sum();
+    (slope, (rest / (count - 2.0) / spread).sqrt())
 }
 
 fn name(n: usize) -> String {
