@@ -49,6 +49,9 @@ DEVICE u32 take_slot(u32 *counter, bool keep) {
 
 DEVICE void raise(u32 *to, u32 value) { atomicMax(to, value); }
 
+// Two bytes as the lower halves of two 16-bit numbers.
+DEVICE u32 apart(u32 pair) { return __byte_perm(pair, 0, 0x4140); }
+
 // The sum over a warp, in its first thread.
 DEVICE u32 warp_sum(u32 value) {
     for (u32 step = WARP / 2; step > 0; step /= 2) {
@@ -75,7 +78,8 @@ struct Lane {
     u32 picture_width, picture_height;
     // For red, green and blue: factors of Y, U and V, and the constant.
     float rgb[3][4];
-    u32 reserved;
+    // The padding of the input is there already.
+    u32 padded;
 };
 
 static_assert(sizeof(Lane) == 128, "LaneEntry has 128 bytes");

@@ -101,6 +101,8 @@ pub struct Lanes {
     table_host: Pinned,
     table: DeviceBuffer,
     picture: DeviceBuffer,
+    /// By lane, the last frame whose padding is in `picture`.
+    drawn: Vec<LaneEntry>,
     /// Held for the engine, which has its address.
     _size: Option<DeviceBuffer>,
     outputs: Vec<DeviceBuffer>,
@@ -153,6 +155,7 @@ impl Lanes {
             table_host: Pinned::new(device, table_bytes)?,
             table: DeviceBuffer::new(device, table_bytes)?,
             picture,
+            drawn: vec![LaneEntry::unused(); plan.lanes],
             _size: size.transpose()?,
             outputs,
             found_host: Pinned::new(device, found_bytes)?,
@@ -202,13 +205,15 @@ impl Lanes {
         self.enqueue(frames, done).inspect_err(|_| {
             // Part of the work may be under way, and the frames are about to go back.
             let _ = self.stream.synchronize();
+            self.drawn.fill(LaneEntry::unused());
         })
     }
 
     fn enqueue(&mut self, frames: &[LaneInput<'_>], done: Box<dyn FnOnce() + Send>) -> Result<(), GpuError> {
         self.started.record(&self.stream)?;
         for (lane, frame) in frames.iter().enumerate() {
-            let entry = self.entry(lane, frame)?;
+            let entry = self.entry(lane, frame)?.after(&self.drawn[lane]);
+            self.drawn[lane] = entry;
             self.table_host.slice_mut::<LaneEntry>(0, self.plan.lanes)[lane] = entry;
         }
         self.table_host.slice_mut(0, self.plan.lanes)[frames.len()..].fill(LaneEntry::unused());

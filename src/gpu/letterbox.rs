@@ -16,7 +16,7 @@ const INPUT_SIDE_MAX: u32 = 16_384;
 /// Longest side of a source, likewise.
 const SOURCE_SIDE_MAX: u32 = 65_535;
 /// Columns and rows of the input that a block of threads writes; as in `letterbox.cu`.
-const TILE: (u32, u32) = (128, 16);
+const TILE: (u32, u32) = (128, 32);
 /// Threads of a block; as in `letterbox.cu`.
 const THREADS: u32 = 256;
 
@@ -33,8 +33,7 @@ pub struct LaneEntry {
     pad: [u32; 2],
     picture: [u32; 2],
     rgb: [[f32; 4]; 3],
-    /// Up to a multiple of 8, by name: no byte of a [`super::memory::Pod`] is padding.
-    reserved: u32,
+    padded: u32,
 }
 
 impl LaneEntry {
@@ -67,13 +66,22 @@ impl LaneEntry {
             pad: [pad.0, pad.1],
             picture: [picture.0, picture.1],
             rgb: colour.matrix(),
-            reserved: 0,
+            padded: 0,
         }
     }
 
     /// Whether it shows a frame.
     pub fn is_used(&self) -> bool {
         self.used != 0
+    }
+
+    /// The same frame where `before` was the last that was drawn there: the padding around a picture in the same place is there
+    /// already.
+    #[must_use]
+    pub fn after(mut self, before: &Self) -> Self {
+        let is_there = before.is_used() && (self.pad, self.picture) == (before.pad, before.picture);
+        self.padded = u32::from(is_there);
+        self
     }
 
     /// A lane without a frame: its input is left as it is, its boxes are not read.
@@ -88,7 +96,7 @@ impl LaneEntry {
             pad: [0; 2],
             picture: [0; 2],
             rgb: [[0.0; 4]; 3],
-            reserved: 0,
+            padded: 0,
         }
     }
 }

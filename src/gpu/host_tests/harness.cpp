@@ -32,12 +32,16 @@ void host_letterbox(const LetterboxArgs *args, const u32 grid[3]) {
         }
         for (u32 block = 0; block < grid[0] * grid[1]; block++) {
             const u32 left = block % grid[0] * TILE_WIDTH, top = block / grid[0] * TILE_HEIGHT;
+            if (is_padded(lane, top)) {
+                continue;
+            }
             Tile tile = {};
+            bool blends = false;
             for (u32 thread = 0; thread < LETTERBOX_THREADS; thread++) {
-                prepare(lane, tile, left, top, thread);
+                blends |= prepare(lane, tile, left, top, thread);
             }
             for (u32 thread = 0; thread < LETTERBOX_THREADS; thread++) {
-                draw(*args, lane, tile, z, left, top, thread);
+                draw_tile(*args, lane, tile, blends, z, left, top, thread);
             }
         }
     }

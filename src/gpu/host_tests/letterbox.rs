@@ -62,6 +62,37 @@ fn the_kernel_writes_what_the_host_writes_bit_for_bit() {
     }
 }
 
+/// Rows of padding are left as they are, and nothing else is.
+#[test]
+fn padding_that_is_there_is_not_written_again() {
+    let mut rng = fastrand::Rng::with_seed(8);
+    let (source, size) = ((1920, 1080), (64, 100));
+    let host = Host::get();
+    let image = noise(&mut rng, source, PixelFormat::Nv12);
+    let planes = [0, 1].map(|plane| host.allow(image.planes.plane(plane)));
+    let mut format = input(&mut rng, size);
+    (format.half, format.spec.fit) = (false, Fit::Centre);
+    let letterbox = Letterbox::new(source, size, Fit::Centre);
+    let entry = LaneEntry::new([planes[0], planes[1], 0], image.strides, image.format, image.colour, &letterbox, 0);
+    let mut rounds = [(); 2].map(|()| vec![f32::NAN; format.bytes(1) / 4]);
+    for (out, entry) in rounds.iter_mut().zip([entry, entry.after(&entry)]) {
+        let table = [entry];
+        host.letterbox(&LetterboxArgs::new(&format, table.as_ptr() as u64, out.as_mut_ptr() as u64), 1);
+    }
+    let [first, second] = rounds;
+    let mut left = 0;
+    for (at, (first, second)) in first.into_iter().zip(second).enumerate() {
+        let row = at as u32 / size.0 % size.1;
+        let is_picture = (letterbox.pad.1..letterbox.pad.1 + letterbox.picture.1).contains(&row);
+        assert!(!first.is_nan() && if is_picture { first == second } else { second.is_nan() }, "{at}");
+        left += u32::from(second.is_nan());
+    }
+    assert_eq!(left, 3 * size.0 * (size.1 - letterbox.picture.1));
+    let other = Letterbox::new((1080, 1920), size, Fit::Centre);
+    let other = LaneEntry::new([planes[0], planes[1], 0], image.strides, image.format, image.colour, &other, 0);
+    assert_eq!((other.after(&entry), entry.after(&LaneEntry::unused())), (other, entry));
+}
+
 #[test]
 fn the_sizes_of_real_cameras_and_models() {
     let mut rng = fastrand::Rng::with_seed(6);

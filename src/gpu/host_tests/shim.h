@@ -73,3 +73,5 @@ static inline void raise(unsigned *to, unsigned value) {
 }
 
 static inline unsigned warp_sum(unsigned value) { return value; }
+
+static inline unsigned apart(unsigned pair) { return (pair & 0xff) | pair >> 8 << 16; }
