@@ -236,9 +236,16 @@ fn load(settings: &Settings, path: &Path, stamp: &Stamp) -> Result<Result<Loaded
         Ok(bytes) => bytes,
         Err(error) => return Ok(Err(Unfit(error.to_string()))),
     };
-    let trial = match Trial::begin(settings.state_dir.as_deref(), &stamp.sha256) {
+    let trial = match Trial::begin(settings.state_dir.as_deref(), stamp) {
         Ok(trial) => trial,
-        Err(text) => return Ok(Err(Unfit(format!("engine {}: {text}", path.display())))),
+        Err(refused) => {
+            let text = format!("engine {}: {}", path.display(), refused.text);
+            return if refused.may_be_rebuilt {
+                Ok(Err(Unfit(text)))
+            } else {
+                Err(BackendError::Unavailable(text))
+            };
+        }
     };
     for plugin in &settings.manifest.tensorrt.plugins {
         settings.library.load_plugins(plugin).map_err(GpuError::from)?;
