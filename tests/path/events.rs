@@ -8,6 +8,9 @@ use watchpost::event::{CameraStatus, EndReason, Event, EventKind};
 use crate::support::clips::{Clip, clip};
 use crate::support::cores::all_cores;
 use crate::support::daemon::{Daemon, Heard, witness};
+use crate::support::hold::Held;
+use crate::support::link::{Condition, Link};
+use crate::support::mosquitto::wait_until;
 
 const LIMIT: Duration = Duration::from_secs(120);
 
@@ -138,6 +141,63 @@ fn after_kill_9_the_next_start_ends_what_was_open_once() {
     let restarts = lives.values().flatten().filter(|event| event.end_reason == Some(EndReason::Restart)).count();
     assert!(restarts > 0, "no track was open at any of {kills} kills");
     eprintln!("{kills} kills, {} tracks, {restarts} ended by the next start", lives.len());
+}
+
+/// Messages in the spool that the broker has not acknowledged.
+fn waiting(daemon: &Daemon) -> u64 {
+    let page = daemon.page("/metrics");
+    let value = page.lines().find_map(|line| line.strip_prefix("watchpost_spool_pending "));
+    value.unwrap_or_else(|| panic!("{page}")).parse().unwrap()
+}
+
+/// By a second SIGTERM, and by `stop_deadline`, since analysis hangs; while the broker is in a black hole.
+#[test]
+fn a_stop_that_is_cut_short_loses_nothing_that_was_accepted() {
+    const SPOOLED: u64 = 20;
+    let _cores = all_cores();
+    let Some(walk) = clip(Clip::H264) else { return };
+    let cameras: String = (0..4)
+        .map(|n| format!("[[camera]]\nid = \"walk{n}\"\nurl = {walk:?}\npace = \"fast\"\nrepeat = true\n"))
+        .collect();
+    let mut link = None;
+    let by = |port| link.insert(Link::mqtt(port)).port();
+    let Some(mut daemon) = Daemon::start_over("", &(cameras + "[events]\nlabels = [\"person\"]\n"), by) else {
+        return;
+    };
+    let link = link.unwrap();
+    for (stop, hangs) in [false, true].into_iter().enumerate() {
+        daemon.until("people", LIMIT, |heard| boots_with_people(heard) > stop);
+        link.set(Condition::Hole);
+        wait_until("messages in the spool", || waiting(&daemon) >= SPOOLED);
+        let (before, spooled) = (daemon.heard.events.len() + daemon.heard.notices.len(), waiting(&daemon));
+        let held = hangs.then(|| Held::thread(&[], daemon.pid(), "analyze"));
+        daemon.signal("TERM");
+        if !hangs {
+            wait_until("the stop", || daemon.log().contains("watchpost::cmd::run: stopping"));
+            daemon.signal("TERM");
+        }
+        let (status, _) = daemon.ended(LIMIT);
+        assert_eq!(status.code(), Some(1), "{status}: {}", daemon.log());
+        drop(held);
+        link.cut();
+        link.set(Condition::Good);
+        daemon.start_again();
+        daemon.until("what the last one left", LIMIT, |heard| {
+            (heard.events.len() + heard.notices.len()).saturating_sub(before) as u64 >= spooled
+        });
+    }
+    daemon.until("people again", LIMIT, |heard| boots_with_people(heard) > 2);
+    let (status, took) = daemon.stop();
+    assert!(status.success(), "ended with {status} after {took:?}: {}", daemon.log());
+    let mut heard: BTreeMap<(&str, &str), BTreeSet<u64>> = BTreeMap::new();
+    for event in &daemon.heard.events {
+        heard.entry((event.camera.as_str(), event.boot.as_str())).or_default().insert(event.seq);
+    }
+    for (from, seqs) in heard {
+        let span = seqs.last().unwrap() - seqs.first().unwrap() + 1;
+        assert_eq!(seqs.len() as u64, span, "{from:?}: some are missing: {seqs:?}");
+    }
+    all_are_whole(&lives(&daemon.heard.events));
 }
 
 #[test]
