@@ -348,7 +348,7 @@ impl Life {
             return Ok(());
         }
         let seconds = silence.as_secs_f64();
-        Err(CameraError::Stream(format!("no frame for {seconds:.0} s: the connection is built anew")))
+        Err(CameraError::Stream(format!("no frame for {seconds:.1} s: the connection is built anew")))
     }
 
     fn end_of_stream(&mut self, running: &Running) -> Result<End, CameraError> {

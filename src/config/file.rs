@@ -258,7 +258,7 @@ impl Default for FileCamera {
             fps_max: None,
             priority: 5,
             mask: Vec::new(),
-            stall_timeout: Duration::from_secs(4),
+            stall_timeout: Duration::from_millis(3500),
             pace: Pace::Realtime,
             repeat: false,
             detections: DetectionsMode::All,
