@@ -3,8 +3,9 @@
 //! Beside each engine `NAME.engine` stands its stamp, `NAME.engine.toml`. Nothing is handed to TensorRT before the
 //! file has the digest of its stamp: a file that was cut off, or comes from elsewhere, can end a process.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -199,7 +200,9 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), BuiltError> {
     let folder = folder_of(path);
     fs::create_dir_all(folder).map_err(fail)?;
     let part = beside(path);
-    let written = File::create(&part).and_then(|mut file| {
+    // Not for everyone to change, whatever the umask: an engine that is would be refused.
+    let made = OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(&part);
+    let written = made.and_then(|mut file| {
         file.write_all(bytes)?;
         file.sync_all()
     });

@@ -3,6 +3,9 @@
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 
+use rustix::fs::Mode;
+use rustix::process::umask;
+
 use super::*;
 use crate::engine::stamp::tests::stamp;
 
@@ -85,6 +88,17 @@ fn engines_are_refused_in_words() {
     }
     fs::write(stamp_path(&engine), vec![b'#'; STAMP_BYTES_MAX as usize + 1]).unwrap();
     assert!(said(super::stamp(&engine).unwrap_err()).contains("more than 65536 bytes"));
+}
+
+#[test]
+fn what_is_built_by_hand_is_not_for_everyone_to_change_whatever_the_umask() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let engine = dir.path().join("m.engine");
+    let before = umask(Mode::empty());
+    let written = write(&engine, b"plan", &mut stamp());
+    umask(before);
+    written.expect("written");
+    super::stamp(&engine).and_then(|stamp| load(&engine, &stamp)).expect("it is taken");
 }
 
 #[test]
