@@ -58,6 +58,8 @@ const IN_THE_CLEAR: &[Fault] = &[
     Fault::Slow,
     Fault::Refusing,
     Fault::Deaf,
+    // Half a minute each, by design.
+    Fault::WrongPassword,
 ];
 const OVER_TLS: &[Fault] = &[
     Fault::Killed,
@@ -91,10 +93,6 @@ impl Scene {
         for cycle in 0..cycles {
             if deck.is_empty() {
                 deck = faults.to_vec();
-                // It costs half a minute each, by design.
-                if cycle > 0 && faults == IN_THE_CLEAR {
-                    deck.push(Fault::WrongPassword);
-                }
                 self.random.shuffle(&mut deck);
             }
             let fault = deck.pop().unwrap();
