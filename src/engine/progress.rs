@@ -1,7 +1,7 @@
 //! How far a build has come, in per cent. Pure: time is an argument.
 //!
-//! TensorRT from 8.6 on tells of its phases, which lie within each other. An older one tells nothing, so there the
-//! share of the time that such a build takes is given, and said to be an estimate.
+//! TensorRT 10 tells of its phases, which lie within each other; of TensorRT 8 it is the layers that its log names. Until the
+//! first of them, the share of the time that such a build takes is given, and said to be an estimate.
 
 use std::time::Duration;
 

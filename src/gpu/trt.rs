@@ -6,6 +6,7 @@
 #![allow(unsafe_code, reason = "calls of a C ABI, each with its reason")]
 
 mod builder;
+mod layers;
 mod library;
 mod log;
 mod nodes;
@@ -121,7 +122,8 @@ pub struct BuildOptions {
 pub enum Progress<'a> {
     /// A line of TensorRT's log, from information up.
     Message(&'a str),
-    /// A phase has `done` of `total` steps; several may run, one within the other. Not told by TensorRT 8.
+    /// A phase has `done` of `total` steps; several may run, one within the other. Of TensorRT 8 it is the
+    /// layers that its log names.
     Phase {
         /// TensorRT's name of it.
         name: &'a str,

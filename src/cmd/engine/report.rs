@@ -45,17 +45,17 @@ impl Report {
         Self { steps: Some(steps), thread: Some(thread) }
     }
 
-    /// What TensorRT says; its log goes to ours.
+    /// What TensorRT says.
     pub fn tell(&self, progress: &trt::Progress) {
         match progress {
-            trt::Progress::Message(line) => tracing::debug!("TensorRT: {line}"),
             trt::Progress::Phase { name, done, total } => {
                 if let Some(steps) = &self.steps {
                     // Full: see `STEPS`.
                     let _ = steps.try_send(Step { name: (*name).to_owned(), done: *done, total: *total });
                 }
             }
-            trt::Progress::Cache(_) => {}
+            // Its log goes to ours by itself.
+            trt::Progress::Message(_) | trt::Progress::Cache(_) => {}
         }
     }
 }

@@ -11,6 +11,7 @@ use std::thread::{self, ThreadId};
 
 use tensorrt_sys as sys;
 
+use super::layers::Layers;
 use super::log::{self, Call};
 use super::nodes::{Node, nodes};
 use super::run::{no_gpu, take_bytes, thrown};
@@ -62,7 +63,7 @@ pub fn build(
     let session = Session::new(Some(progress), calibrator.map(|calibrator| calibrator as &mut dyn Calibrator));
     let callbacks = session.callbacks()?;
     let call = Call::begin(Some(tell_line));
-    let listening = Listening::begin(&session);
+    let listening = Listening::begin(&session, library);
     // SAFETY: all pointers are to things above that outlive the call: the entry's functions, the bytes, the path, the
     // options with their profiles, the session behind `callbacks`.
     let status = unsafe {
@@ -224,6 +225,7 @@ struct Session<'a> {
     cache: RefCell<Vec<u8>>,
     /// The user knows what TensorRT makes of the timing cache: it says so in two lines.
     cache_told: Cell<bool>,
+    layers: RefCell<Layers>,
     refused: RefCell<Vec<(i64, Refused)>>,
     supported: RefCell<BTreeSet<i64>>,
 }
@@ -246,6 +248,7 @@ impl<'a> Session<'a> {
             engine: RefCell::default(),
             cache: RefCell::default(),
             cache_told: Cell::default(),
+            layers: RefCell::default(),
             refused: RefCell::default(),
             supported: RefCell::default(),
         }
@@ -305,37 +308,44 @@ impl<'a> Session<'a> {
     }
 }
 
-/// While it lives, the log of this thread goes to a session.
-struct Listening;
+/// While it lives, the log of this thread goes to a session; with its details where that is how progress is told.
+struct Listening<'a>(&'a Library);
 
-impl Listening {
-    fn begin(session: &Session<'_>) -> Self {
+impl<'a> Listening<'a> {
+    fn begin(session: &Session<'_>, library: &'a Library) -> Self {
         SESSION.set(ptr::from_ref(session).cast());
-        Self
+        log::tell_details(library.table(), library.has_no_progress());
+        Self(library)
     }
 }
 
-impl Drop for Listening {
+impl Drop for Listening<'_> {
     fn drop(&mut self) {
+        log::tell_details(self.0.table(), false);
         SESSION.set(ptr::null());
     }
 }
 
 /// Called by the log on the thread that builds.
-fn tell_line() {
+fn tell_line(line: &str, is_detail: bool) {
     let session = SESSION.get();
     if session.is_null() {
         return;
     }
     // SAFETY: set by `Listening`, which is dropped before the session; the lifetime it lost is not handed on.
     let session = unsafe { &*session };
-    if let Some(line) = log::newest() {
-        if log::is_of_cache(&line) && !session.cache_told.replace(true) {
-            tracing::info!("TensorRT uses the timing cache but for its Myelin part, which it times anew");
+    if is_detail {
+        let told = session.layers.borrow_mut().hear(line);
+        if let Some((done, total)) = told {
+            session.tell_step(Step { phase: "layers".to_owned(), done, total });
         }
-        session.tell_waiting();
-        session.tell(Progress::Message(&line));
+        return;
     }
+    if log::is_of_cache(line) && !session.cache_told.replace(true) {
+        tracing::info!("TensorRT uses the timing cache but for its Myelin part, which it times anew");
+    }
+    session.tell_waiting();
+    session.tell(Progress::Message(line));
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

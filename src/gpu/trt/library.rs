@@ -140,6 +140,11 @@ impl Library {
         self.inner.table.strongly_typed != 0
     }
 
+    /// It tells nobody how far a build has come: TensorRT 8.
+    pub fn has_no_progress(&self) -> bool {
+        !self.inner.rtx && self.inner.version.major < 10
+    }
+
     /// What this program can use, with the headers' versions: "8 (8.5.3)", "RTX 1 (1.7.1)".
     pub fn slices() -> Vec<String> {
         let name = |table: &&Table| {

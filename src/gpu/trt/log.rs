@@ -10,8 +10,9 @@ use tensorrt_sys::Table;
 
 /// Most severe that counts as an error.
 const ERROR: i32 = 1;
-/// Least severe that is passed on; what follows is thousands of lines a build.
+/// Least severe that is kept; what follows are details, thousands of lines a build.
 const INFORMATION: i32 = 3;
+const DETAIL: i32 = 4;
 /// Lines kept of one call, and of threads that are in none.
 const LINES_MAX: usize = 64;
 /// Errors of a build in its error sentence, and characters of all of them.
@@ -27,11 +28,14 @@ pub(super) struct Line {
     pub(super) text: String,
 }
 
+/// Is told of a line, on the thread that is in the call, and whether it is a detail.
+pub(super) type Listener = fn(text: &str, is_detail: bool);
+
 thread_local! {
     /// Whether this thread is in a call, and what was said during it.
     static HEARD: RefCell<Option<VecDeque<Line>>> = const { RefCell::new(None) };
     /// Who wants to know of each line at once.
-    static LISTENER: Cell<Option<fn()>> = const { Cell::new(None) };
+    static LISTENER: Cell<Option<Listener>> = const { Cell::new(None) };
 }
 
 /// Said on TensorRT's own threads.
@@ -43,14 +47,20 @@ pub(super) fn install(table: &Table) {
     unsafe { (table.log)(receive, INFORMATION) };
 }
 
+/// From now on its details come, too, or no longer.
+pub(super) fn tell_details(table: &Table, wanted: bool) {
+    // SAFETY: as in `install`.
+    unsafe { (table.log)(receive, if wanted { DETAIL } else { INFORMATION }) };
+}
+
 /// While it lives, this thread's lines are kept for [`Call::reason`] and [`Call::reason_of_build`].
 pub(super) struct Call {
     began: Instant,
 }
 
 impl Call {
-    /// With a function to be told after each line.
-    pub(super) fn begin(listener: Option<fn()>) -> Self {
+    /// With a function to be told of each line.
+    pub(super) fn begin(listener: Option<Listener>) -> Self {
         HEARD.with_borrow_mut(|heard| *heard = Some(VecDeque::new()));
         LISTENER.set(listener);
         Self { began: Instant::now() }
@@ -130,30 +140,35 @@ pub(super) fn take_elsewhere() -> VecDeque<Line> {
     taken
 }
 
-/// The newest line of this thread's call.
-pub(super) fn newest() -> Option<String> {
-    HEARD.with_borrow(|heard| heard.as_ref().and_then(|lines| lines.back()).map(|line| line.text.clone()))
-}
-
 /// Called by TensorRT, on any thread.
 unsafe extern "C" fn receive(severity: i32, text: *const c_char) {
     // SAFETY: the shim passes a string that is valid during the call.
     let text = unsafe { CStr::from_ptr(text) }.to_string_lossy().trim_end().to_owned();
     tracing::debug!("TensorRT: {text}");
-    let line = Line { at: Instant::now(), severity, text };
+    // A thread that ends has none any more.
+    let listener = LISTENER.try_with(Cell::get).ok().flatten();
+    let is_detail = severity > INFORMATION;
+    if !is_detail {
+        keep(Line { at: Instant::now(), severity, text: text.clone() });
+    }
+    if let Some(listener) = listener {
+        listener(&text, is_detail);
+    }
+}
+
+/// With this thread's call, else with what was said elsewhere.
+fn keep(line: Line) {
     let mut left = Some(line);
     // A thread that ends has none any more.
-    let kept = HEARD.try_with(|heard| {
+    let _ = HEARD.try_with(|heard| {
         if let Some(lines) = heard.borrow_mut().as_mut()
             && let Some(line) = left.take()
         {
             push(lines, line);
         }
     });
-    match (kept, left) {
-        (_, Some(line)) => push(&mut ELSEWHERE.lock().unwrap_or_else(PoisonError::into_inner), line),
-        (Ok(()), None) => LISTENER.get().into_iter().for_each(|listener| listener()),
-        (Err(_), None) => {}
+    if let Some(line) = left {
+        push(&mut ELSEWHERE.lock().unwrap_or_else(PoisonError::into_inner), line);
     }
 }
 
