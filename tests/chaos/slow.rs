@@ -21,6 +21,8 @@ use crate::support::rtsp::RtspServer;
 const LIMIT: Duration = Duration::from_secs(120);
 /// Of each kind, with and without.
 const ROUNDS: usize = 2;
+/// More of them, where the machine disturbed all so far.
+const ROUNDS_MORE: usize = 4;
 /// Shorter than what a frozen broker's messages may wait, so that they come afterwards.
 const WINDOW: Duration = Duration::from_secs(3);
 /// `engine.batch_deadline`: by so much may frames be older.
@@ -132,15 +134,15 @@ fn one_slow_thing_makes_the_others_frames_no_older_than_one_batch_deadline() {
     let kinds = [Slow::Broker, Slow::Camera, Slow::HttpClients, Slow::Disk];
     for what in kinds.into_iter().filter(|what| disk.is_some() || *what != Slow::Disk) {
         let (mut with, mut without) = (Vec::new(), Vec::new());
-        for _ in 0..rounds {
+        // What else runs on the machine adds to some rounds; what the slow thing adds is in each of its rounds.
+        let best = |ages: &[f64]| ages.iter().copied().fold(f64::INFINITY, f64::min);
+        let holds = |with: &[f64], without: &[f64]| best(with) <= best(without) + DEADLINE_MS;
+        while with.len() < rounds || !holds(&with, &without) && with.len() < rounds + ROUNDS_MORE {
             without.push(scene.age(&ids, None));
             with.push(scene.age(&ids, Some(what)));
         }
         println!("p99 of the others' frame age, ms: {without:.0?}; with slow {what:?}: {with:.0?}");
-        // What else runs on the machine adds to some rounds; what the slow thing adds is in each of its rounds.
-        let best = with.iter().copied().fold(f64::INFINITY, f64::min);
-        let worst = without.iter().copied().fold(0.0, f64::max);
-        assert!(best <= worst + DEADLINE_MS, "{what:?}: at most {worst:.0} ms without, at least {best:.0} ms with");
+        assert!(holds(&with, &without), "{what:?}: {without:.0?} ms without, {with:.0?} ms with");
     }
     assert!(scene.daemon.heard.states["link"].iter().all(|state| state.attempts == 0));
     scene.daemon.finish();
