@@ -1,5 +1,6 @@
 //! Processor time of analysis and publishing a frame: `cargo bench --bench messages`. 128 cameras of 25 frames a second
-//! with 11 boxes each, in batches of 32, to a Mosquitto of its own (Linux; it must be installed).
+//! with 11 boxes each, in batches of 32, to a Mosquitto of its own (Linux; it must be installed). First without tracks, then
+//! with tracks of what lies elsewhere in each frame, as a net sees it that sees noise.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,6 +17,9 @@ use watchpost::frame::{CameraId, Captured, ClockSource, FrameInfo};
 use watchpost::letterbox::{Fit, Letterbox};
 use watchpost::metrics::Metrics;
 use watchpost::publish::{self, Identity, Wanted};
+use watchpost::scene::Rules;
+use watchpost::track::TrackerSettings;
+use watchpost::track::filter::Filter;
 use watchpost::worker::{self, Heartbeat};
 use watchpost::yolo::{Candidate, Candidates};
 
@@ -27,6 +31,13 @@ const SECONDS: u32 = 10;
 const PACE: Duration = Duration::from_millis(10);
 
 fn main() {
+    for noise in [false, true] {
+        println!("{}", if noise { "tracks, of noise" } else { "no tracks" });
+        run(noise);
+    }
+}
+
+fn run(noise: bool) {
     let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|l| l.local_addr()).expect("a port").port();
     let folder = tempfile::tempdir().expect("a folder");
     let mut mosquitto = Command::new("mosquitto");
@@ -52,6 +63,7 @@ fn main() {
     while metrics.publish.connected.get() == 0 {
         std::thread::sleep(Duration::from_millis(10));
     }
+    let names: Vec<CameraId> = (0..CAMERAS).map(|n| CameraId::new(&format!("cam{n:03}"))).collect();
     let labels = Arc::new((0..80).map(|n| format!("class {n}")).collect());
     let setup = Setup {
         node,
@@ -60,7 +72,7 @@ fn main() {
         nms: 0.5,
         max_detections: 100,
         policies: BTreeMap::new(),
-        rules: BTreeMap::new(),
+        rules: if noise { names.iter().map(|id| (id.clone(), rules())).collect() } else { BTreeMap::new() },
     };
     let (batches, free) = (bounded::<Batch>(4), bounded::<Batch>(4));
     let analysis = Analysis::new(setup, Arc::clone(&metrics));
@@ -73,14 +85,13 @@ fn main() {
             _ => {}
         });
     });
-    let names: Vec<CameraId> = (0..CAMERAS).map(|n| CameraId::new(&format!("cam{n:03}"))).collect();
     let (begun, before) = (Instant::now(), spent());
     let total = SECONDS * 1000 / PACE.as_millis() as u32;
     for number in 0..total {
         std::thread::sleep((begun + PACE * number).saturating_duration_since(Instant::now()));
         let mut batch = free.1.try_recv().unwrap_or_else(|_| Batch::new(Instant::now()));
         let first = number as usize * LANES % CAMERAS;
-        batch.lanes = (first..first + LANES).map(|n| lane(&names[n], u64::from(number))).collect();
+        batch.lanes = (first..first + LANES).map(|n| lane(&names[n], u64::from(number), noise)).collect();
         let _ = batches.0.send(batch);
     }
     let after = spent();
@@ -97,6 +108,19 @@ fn main() {
     drop(broker);
 }
 
+/// Tracks without events, as benches on a GPU have them.
+fn rules() -> Rules {
+    Rules {
+        tracking: TrackerSettings::default(),
+        filter: Filter { rules: Vec::new(), ignored: Vec::new() },
+        zones: Vec::new(),
+        lines: Vec::new(),
+        events: None,
+        snapshots: false,
+        snapshot_urls: false,
+    }
+}
+
 /// Killed with the bench, however that ends.
 struct Stopped(std::process::Child);
 
@@ -106,7 +130,7 @@ impl Drop for Stopped {
     }
 }
 
-fn lane(camera: &CameraId, seq: u64) -> Lane {
+fn lane(camera: &CameraId, seq: u64, noise: bool) -> Lane {
     let now = Instant::now();
     let captured = Captured { wall: SystemTime::now(), clock: ClockSource::File, err_ms: 1 };
     let size = (1920, 1080);
@@ -121,11 +145,18 @@ fn lane(camera: &CameraId, seq: u64) -> Lane {
         size,
         gate: None,
     };
-    let one = |n: usize| {
+    let mut rng = fastrand::Rng::with_seed(seq);
+    let mut one = |n: usize| {
+        if noise {
+            let (x, y) = (rng.f32() * 540.0, 140.0 + rng.f32() * 260.0);
+            let (width, height) = (20.0 + rng.f32() * 80.0, 20.0 + rng.f32() * 80.0);
+            let (score, class) = (0.25 + rng.f32() * 0.6, rng.u32(..80));
+            return Candidate { rect: [x, y, x + width, y + height], score, class };
+        }
         let (x, y) = ((n % 4) as f32 * 150.0 + 3.3, (n / 4) as f32 * 120.0 + 140.7);
         Candidate { rect: [x, y, x + 77.7, y + 99.1], score: 0.3 + n as f32 * 0.0537, class: n as u32 % 3 }
     };
-    let boxes = (0..BOXES).map(one).collect();
+    let boxes = (0..BOXES).map(&mut one).collect();
     let candidates = Candidates { boxes, final_boxes: false, dropped: 0 };
     Lane { frame, letterbox: Letterbox::new(size, (640, 640), Fit::Centre), candidates, thumbnail: None }
 }

@@ -279,6 +279,9 @@ impl Tracker {
         let of_detection = &mut self.step.of_detection;
         open.clear();
         open.extend((0..detections.len()).filter(|n| of_detection[*n].is_none() && in_round(detections[*n].score)));
+        if tracks.is_empty() || open.is_empty() {
+            return;
+        }
         let doubt = if round.sure { 1.0 } else { DOUBT };
         places.clear();
         places.extend(live.iter().map(|live| live.motion.extent()));
