@@ -22,6 +22,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const CONNECT_BYTES_MAX: usize = 128 << 10;
 /// A client that takes nothing for so long is left.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+/// A client that does not close after us is left after so long.
+const LINGER: Duration = Duration::from_secs(1);
 /// Most QoS 2 messages whose second half is missing.
 const HALVES_MAX: usize = 1024;
 /// Bytes read at once.
@@ -133,6 +135,12 @@ pub async fn serve(stream: TcpStream, hub: Rc<RefCell<Hub>>, door: Door) {
     }
     // Sends what was written before the close; a client that is gone does not mind.
     let _ = timeout(WRITE_TIMEOUT, link.stream.shutdown()).await;
+    // A close with something unread resets the connection, and the client may never see what was sent: it closes first.
+    let unread = async {
+        let mut chunk = [0; CHUNK];
+        while let Ok(1..) = link.stream.read(&mut chunk).await {}
+    };
+    let _ = timeout(LINGER, unread).await;
 }
 
 async fn admit_and_serve(link: &mut Link, hub: Rc<RefCell<Hub>>, door: Door) -> Result<(), Fault> {

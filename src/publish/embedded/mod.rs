@@ -48,7 +48,7 @@ pub const CONNECTIONS_MAX: usize = 64;
 /// Wait after a failed accept: the process may have no file descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// How long clients may take what waits for them when the broker stops.
-const STOP_TIMEOUT: Duration = Duration::from_millis(500);
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The running broker; stops when dropped.
 pub struct Embedded {
