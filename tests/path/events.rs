@@ -143,13 +143,6 @@ fn after_kill_9_the_next_start_ends_what_was_open_once() {
     eprintln!("{kills} kills, {} tracks, {restarts} ended by the next start", lives.len());
 }
 
-/// Messages in the spool that the broker has not acknowledged.
-fn waiting(daemon: &Daemon) -> u64 {
-    let page = daemon.page("/metrics");
-    let value = page.lines().find_map(|line| line.strip_prefix("watchpost_spool_pending "));
-    value.unwrap_or_else(|| panic!("{page}")).parse().unwrap()
-}
-
 /// By a second SIGTERM, and by `stop_deadline`, since analysis hangs; while the broker is in a black hole.
 #[test]
 fn a_stop_that_is_cut_short_loses_nothing_that_was_accepted() {
@@ -168,8 +161,9 @@ fn a_stop_that_is_cut_short_loses_nothing_that_was_accepted() {
     for (stop, hangs) in [false, true].into_iter().enumerate() {
         daemon.until("people", LIMIT, |heard| boots_with_people(heard) > stop);
         link.set(Condition::Hole);
-        wait_until("messages in the spool", || waiting(&daemon) >= SPOOLED);
-        let (before, spooled) = (daemon.heard.events.len() + daemon.heard.notices.len(), waiting(&daemon));
+        wait_until("messages in the spool", || daemon.metric("spool_pending") >= SPOOLED);
+        let (before, spooled) =
+            (daemon.heard.events.len() + daemon.heard.notices.len(), daemon.metric("spool_pending"));
         let held = hangs.then(|| Held::thread(&[], daemon.pid(), "analyze"));
         daemon.signal("TERM");
         if !hangs {

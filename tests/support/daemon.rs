@@ -340,15 +340,17 @@ impl Daemon {
 
     /// A counter of `/metrics` for one camera.
     pub fn counter(&self, name: &str, camera: &str) -> u64 {
-        let start = format!("watchpost_{name}_total{{camera=\"{camera}\"}} ");
-        let page = self.page("/metrics");
-        let value = page.lines().find_map(|line| line.strip_prefix(&start));
-        value.unwrap_or_else(|| panic!("no {start} in {page}")).parse().unwrap()
+        self.metric(&format!("{name}_total{{camera=\"{camera}\"}}"))
     }
 
     /// A counter of `/metrics` without labels.
     pub fn total(&self, name: &str) -> u64 {
-        let start = format!("watchpost_{name}_total ");
+        self.metric(&format!("{name}_total"))
+    }
+
+    /// A value of `/metrics`, by all that stands before it.
+    pub fn metric(&self, name: &str) -> u64 {
+        let start = format!("watchpost_{name} ");
         let page = self.page("/metrics");
         let value = page.lines().find_map(|line| line.strip_prefix(&start));
         value.unwrap_or_else(|| panic!("no {start} in {page}")).parse().unwrap()
