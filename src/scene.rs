@@ -221,7 +221,8 @@ pub struct Scene {
     tracker: Tracker,
     zones: ZoneWatch,
     lines: LineWatch,
-    open: BTreeMap<u64, Open>,
+    /// Boxed: tracks come and go, and a map moves what is beside them.
+    open: BTreeMap<u64, Box<Open>>,
     counts: Counts,
     admission: Admission,
     at: Duration,
@@ -261,7 +262,10 @@ impl Scene {
         self.at = self.at.max(sight.at);
         out.tracks.clear();
         let step = self.tracker.update(self.at, sight.frame.size, found);
-        let confirmed = |id: &u64| step.tracks.iter().any(|track| track.id == *id && track.confirmed);
+        let confirmed = |id: &u64| {
+            let at = step.tracks.binary_search_by_key(id, |track| track.id);
+            at.is_ok_and(|at| step.tracks[at].confirmed)
+        };
         out.tracks.extend(step.of_detection.iter().map(|id| id.filter(confirmed)));
         let ended: Vec<(u64, Exit)> = step.ended.iter().map(|ended| (ended.track.id, ended.how)).collect();
         let tracks: Vec<Track> = step.tracks.clone();
@@ -315,17 +319,19 @@ impl Scene {
 
     fn follow(&mut self, track: Track, seen: &Seen, thumbnail: Option<&Arc<Thumbnail>>) {
         let (id, wall) = (track.id, seen.captured.wall);
-        let open = self.open.entry(id).or_insert_with(|| Open {
-            start: wall,
-            last: seen.clone(),
-            track: track.clone(),
-            zones: Vec::new(),
-            entered: Vec::new(),
-            crossings: Vec::new(),
-            counted: 0,
-            told: None,
-            waits: false,
-            best: Best::default(),
+        let open = self.open.entry(id).or_insert_with(|| {
+            Box::new(Open {
+                start: wall,
+                last: seen.clone(),
+                track: track.clone(),
+                zones: Vec::new(),
+                entered: Vec::new(),
+                crossings: Vec::new(),
+                counted: 0,
+                told: None,
+                waits: false,
+                best: Best::default(),
+            })
         });
         open.track = track;
         if !open.track.seen {

@@ -12,7 +12,7 @@ impl Scene {
         self.counts.renumber(&zones, &lines);
         let labels = &self.speaker.labels;
         self.zones.exchange(&rules.zones, labels);
-        let rect_of = |track| self.open.get(&track).map(|open: &Open| open.track.rect);
+        let rect_of = |track| self.open.get(&track).map(|open| open.track.rect);
         self.lines.exchange(&rules.lines, labels, rect_of);
         self.tracker.exchange(&rules.tracking);
         self.sieve = Sieve::new(&rules.filter, labels);

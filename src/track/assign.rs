@@ -37,7 +37,7 @@ impl Assigner {
         &mut self,
         rows: usize,
         columns: usize,
-        gain: impl Fn(usize, usize) -> f32,
+        gain: impl FnMut(usize, usize) -> f32,
     ) -> &[(usize, usize)] {
         self.collect(rows, columns, gain);
         self.chosen.clear();
@@ -57,7 +57,7 @@ impl Assigner {
         &self.chosen
     }
 
-    fn collect(&mut self, rows: usize, columns: usize, gain: impl Fn(usize, usize) -> f32) {
+    fn collect(&mut self, rows: usize, columns: usize, mut gain: impl FnMut(usize, usize) -> f32) {
         self.pairs.clear();
         self.of_row.clear();
         self.of_row.resize(rows, 0);

@@ -167,15 +167,14 @@ impl Motion {
         self.x.middle.p[0].max(self.y.middle.p[0]).sqrt()
     }
 
-    /// What its next box will be like; `doubt` as in [`Motion::correct`]. `unlikely` is minus the logarithm of how likely there
-    /// is one, 0 or more; nothing that surprises by more than `most` is it.
-    pub fn expect(&self, doubt: f32, unlikely: f32, most: f32) -> Expected {
+    /// What its next box will be like; `doubt` as in [`Motion::correct`]. Nothing that surprises by more than `most` is it.
+    pub fn expect(&self, doubt: f32, most: f32) -> Expected {
         let unit = doubt * self.extent().scale();
         let ([x, w], [y, h]) = (self.x.expect(unit), self.y.expect(unit));
         let (middle, length) = ((MEASURED * unit).powi(2), (MEASURED_SIDE * unit).powi(2));
         let wider = |value: &Value, error: f32| 1.0 / (TAIL * value.inverse * error);
         let vague = wider(&x, middle) * wider(&y, middle) * wider(&w, length) * wider(&h, length);
-        let vague = unlikely + vague.ln() / 2.0;
+        let vague = vague.ln() / 2.0;
         let odds_most = ((most - vague) * 2.0 / (TAIL + 1.0)).exp();
         Expected { x, y, w, h, cut: [self.x.cut, self.y.cut], vague, odds_most }
     }
@@ -190,7 +189,7 @@ pub(super) struct Expected {
     w: Value,
     h: Value,
     cut: [Cut; 2],
-    /// How much wider it is than a box's own error, and how unlikely there is a box, as logarithms.
+    /// How much wider it is than a box's own error, as a logarithm.
     vague: f32,
     /// Odds from here on are too much.
     odds_most: f32,
@@ -428,7 +427,7 @@ mod tests {
         (0..20).for_each(|_| sure.correct(&sighting(BOX), 1.0));
         let mut unsure = sure;
         unsure.predict(1.0);
-        let surprise = |motion: &Motion, x: f32| motion.expect(1.0, 0.0, 99.0).surprise(&sighting(moved(x)));
+        let surprise = |motion: &Motion, x: f32| motion.expect(1.0, 99.0).surprise(&sighting(moved(x)));
         assert!(surprise(&sure, 0.0) < Some(0.2) && surprise(&sure, 0.0).is_some());
         assert!(surprise(&sure, 5.0) < surprise(&sure, 10.0));
         assert!(surprise(&sure, 0.0) < surprise(&unsure, 0.0));

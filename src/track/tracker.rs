@@ -139,6 +139,8 @@ struct Work {
     places: Vec<Extent>,
     /// Of each track of a round what its box will be like.
     expected: Vec<Expected>,
+    /// And how unlikely there is one, where that was asked.
+    unlikely: Vec<Option<f32>>,
     /// Indices of tracks and of detections that may be matched in a round.
     tracks: Vec<usize>,
     detections: Vec<usize>,
@@ -248,7 +250,7 @@ impl Tracker {
     pub fn clear(&mut self) -> Vec<Track> {
         self.last = None;
         self.step = Step::default();
-        self.live.drain(..).map(Live::into_track).collect()
+        self.live.drain(..).map(|live| live.as_last_seen()).collect()
     }
 
     /// Brings every track to `at`. How long that is after the frame before.
@@ -269,7 +271,7 @@ impl Tracker {
 
     /// Matches a round's tracks with its detections.
     fn play(&mut self, round: &Round, at: Duration, size: (u32, u32), detections: &[Detection]) {
-        let Work { assigner, boxes, places, expected, tracks, detections: open } = &mut self.work;
+        let Work { assigner, boxes, places, expected, unlikely, tracks, detections: open } = &mut self.work;
         let settings = &self.settings;
         let live = &mut self.live;
         let may_play = |live: &Live| !live.track.seen && !live.is_outside(size) && (round.tracks)(live);
@@ -286,14 +288,17 @@ impl Tracker {
         places.clear();
         places.extend(live.iter().map(|live| live.motion.extent()));
         expected.clear();
-        expected.extend(tracks.iter().map(|n| {
-            let missing = if live[*n].missed > 0 { MISSING } else { 0.0 };
-            live[*n].motion.expect(doubt, missing + unlikely_seen(*n, places, size), round.most)
-        }));
+        expected.extend(tracks.iter().map(|n| live[*n].motion.expect(doubt, round.most)));
+        unlikely.clear();
+        unlikely.resize(tracks.len(), None);
         let gain = |row: usize, column: usize| {
-            let (track, detection) = (&live[tracks[row]].track, open[column]);
-            let other = if detections[detection].class == track.class { 0.0 } else { OTHER_CLASS };
-            expected[row].surprise(&boxes[detection]).map_or(0.0, |surprise| 1.0 - (surprise + other) / round.most)
+            let (here, detection) = (&live[tracks[row]], open[column]);
+            let Some(surprise) = expected[row].surprise(&boxes[detection]) else { return 0.0 };
+            let missing = if here.missed > 0 { MISSING } else { 0.0 };
+            // Asked only of tracks that a box is near: it takes a look at all the others.
+            let unseen = *unlikely[row].get_or_insert_with(|| unlikely_seen(tracks[row], places, size));
+            let other = if detections[detection].class == here.track.class { 0.0 } else { OTHER_CLASS };
+            1.0 - (surprise + missing + unseen + other) / round.most
         };
         let pairs = assigner.solve(tracks.len(), open.len(), gain);
         for (row, _) in pairs {
@@ -318,7 +323,7 @@ impl Tracker {
         self.live.retain_mut(|live| {
             let keep = live.track.seen || !live.is_over(settings, size);
             if !keep {
-                ended.push(Ended { how: live.exit(size), track: live.clone().into_track() });
+                ended.push(Ended { how: live.exit(size), track: live.as_last_seen() });
             }
             keep
         });
@@ -441,8 +446,8 @@ impl Live {
         if at_border || self.is_outside(size) { Exit::Left } else { Exit::Lost }
     }
 
-    fn into_track(self) -> Track {
-        Track { rect: self.last_rect, ..self.track }
+    fn as_last_seen(&self) -> Track {
+        Track { rect: self.last_rect, ..self.track.clone() }
     }
 }
 

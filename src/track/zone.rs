@@ -132,6 +132,9 @@ impl ZoneWatch {
     ) -> &Changes {
         self.changes.entered.clear();
         self.changes.left.clear();
+        if self.zones.is_empty() {
+            return &self.changes;
+        }
         let open = self.hours.at(wall);
         let known = self.tracks.entry(track).or_insert_with(|| Track::new(class, self.zones.len()));
         known.class = class;
