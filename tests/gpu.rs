@@ -31,7 +31,7 @@ use watchpost::yolo::Candidates;
 use zune_jpeg::JpegDecoder;
 use zune_jpeg::zune_core::bytestream::ZCursor;
 
-use support::{Case, assert_same, cases, drawn, input, noise, spans, unlabelled, widen};
+use support::{Case, assert_same, by_planes, cases, drawn, input, noise, spans, unlabelled, widen};
 
 /// How far a kernel's scores and corners may be from the host's.
 const DECODE_WITHIN: f32 = 1e-3;
@@ -114,13 +114,13 @@ impl OnDevice {
 
 /// Asserts that lane `lane` of a tensor is what the host draws, within a grey level.
 fn assert_drawn(tensor: &Pinned, lane: usize, format: &InputFormat, expected: &[f32], said: &str) {
-    let count = expected.len();
+    let count = format.bytes(1) / if format.half { 2 } else { 4 };
     let got: Vec<f32> = if format.half {
         tensor.slice::<u16>(lane * count * 2, count).iter().map(|bits| widen(*bits)).collect()
     } else {
         tensor.slice::<f32>(lane * count * 4, count).to_vec()
     };
-    device::assert_drawn(&got, format, expected, said);
+    device::assert_drawn(&by_planes(&got, format), format, expected, said);
 }
 
 /// A batch of four lanes, the third of them unused.
@@ -342,7 +342,7 @@ fn a_graph_repeats_its_work_on_what_the_buffers_hold_then() {
     let mut rng = fastrand::Rng::with_seed(24);
     let case = cases(&mut rng).into_iter().find(|case| case.head.kind().name() == "yolov8").unwrap();
     let decoding = Decoding::new(&gpu, &case);
-    let format = InputFormat { half: true, ..input(&mut rng, (320, 256)) };
+    let format = InputFormat { half: true, packed: true, ..input(&mut rng, (320, 256)) };
     let out = gpu.buffer(format.bytes(1));
     let mut entries = Pinned::new(&gpu.device, size_of::<LaneEntry>()).unwrap();
     let table = gpu.buffer(entries.bytes().len());
@@ -486,13 +486,13 @@ fn timing() {
     let again = gpu.table(&entries.iter().map(|entry| entry.after(entry)).collect::<Vec<_>>());
     println!("on {} (sm {:?}), 16 frames of 1080p NV12:", gpu.device.name(), gpu.device.compute_capability());
     let mut letterbox_ms = Vec::new();
-    for half in [true, false] {
-        let format = InputFormat { half, ..input(&mut rng, (640, 640)) };
+    for (half, packed) in [(true, true), (true, false), (false, false)] {
+        let format = InputFormat { half, packed, ..input(&mut rng, (640, 640)) };
         let out = gpu.buffer(format.bytes(16));
         for (table, padding) in [(&table, "and its padding"), (&again, "its padding is there")] {
             let ms = gpu.time(200, || gpu.kernels.letterbox(&gpu.stream, table, 16, &format, &out).unwrap());
-            let element = if half { "half" } else { "float" };
-            println!("letterbox to 640x640 {element}, {padding}: {:.1} us a batch", 1000.0 * ms);
+            let (element, order) = (if half { "half" } else { "float" }, if packed { "packed" } else { "planes" });
+            println!("letterbox to 640x640 {element}, {order}, {padding}: {:.1} us a batch", 1000.0 * ms);
             letterbox_ms.push(ms);
         }
     }

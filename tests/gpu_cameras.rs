@@ -37,7 +37,7 @@ use watchpost::gpu::letterbox::{InputFormat, LaneEntry};
 use watchpost::gpu::memory::DeviceBuffer;
 use watchpost::gpu::motion::Looks;
 use watchpost::gpu::stream::Stream;
-use watchpost::gpu::trt::{Context, Engine, IoTensor, Library};
+use watchpost::gpu::trt::{Context, Engine, IoTensor, Layout, Library};
 use watchpost::health::Board;
 use watchpost::letterbox::{Fit, Letterbox};
 use watchpost::metrics::CameraMetrics;
@@ -323,7 +323,8 @@ impl Net {
         let ([input], [read]) = (&inputs[..], &outputs[..]) else { panic!("{inputs:?} {outputs:?}") };
         let known: Vec<usize> = input.shape.iter().map(|side| side.unwrap()).collect();
         let size = (known[3] as u32, known[2] as u32);
-        let format = InputFormat { spec: manifest.input.clone(), size, half: input.element == Element::F16 };
+        let (half, packed) = (input.element == Element::F16, input.layout == Layout::Packed);
+        let format = InputFormat { spec: manifest.input.clone(), size, half, packed };
         let spec = |t: &IoTensor| TensorSpec { name: t.name.clone(), shape: t.shape.clone(), integer: false };
         let (specs, choice) = (vec![spec(read)], manifest.output.head);
         let labels = manifest.labels.len();
@@ -395,8 +396,9 @@ impl Net {
         for (lane, ((software, _), letterbox)) in frames.iter().zip(&letterboxes).enumerate() {
             let Image::System(image) = &software.image else { panic!("software decode not in host memory") };
             let expected = numbers::drawn(image, letterbox, &self.format, &[]);
-            let drawn = &drawn[lane * expected.len()..][..expected.len()];
-            device::assert_drawn(drawn, &self.format, &expected, &format!("lane {lane}"));
+            let values = drawn.len() / self.lanes;
+            let drawn = numbers::by_planes(&drawn[lane * values..][..values], &self.format);
+            device::assert_drawn(&drawn, &self.format, &expected, &format!("lane {lane}"));
             assert_eq!(self.plan.overflowed(&found, self.lanes, lane), 0, "the threshold is too low");
             let mut got = Candidates::default();
             self.plan.read(&found, None, self.lanes, lane, usize::MAX, &mut got).unwrap();

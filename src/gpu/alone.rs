@@ -47,8 +47,7 @@ impl Running {
                     "tensor {name:?} has a shape that only its content decides: export the model with fixed outputs"
                 ))
             })?;
-            let bytes = shape.iter().product::<usize>() * tensor.element.bytes();
-            let buffer = DeviceBuffer::new(device, bytes)?;
+            let buffer = DeviceBuffer::new(device, tensor.bytes(&shape)?)?;
             context.set_address(&tensor.name, buffer.address())?;
             buffers.push(buffer);
         }

@@ -38,8 +38,8 @@ pub struct Plan {
     pub lanes: usize,
     /// Inputs whose shape the engine leaves open, with the one that is used.
     pub shapes: Vec<(String, Vec<usize>)>,
-    /// Name and bytes of the picture input.
-    pub picture: (String, usize),
+    /// Name of the picture input.
+    pub picture: String,
     /// Name and content of the input that is fed the input's size, where there is one.
     pub size: Option<(String, Vec<u8>)>,
     /// Names and bytes of the outputs, in the order of the head's plan.
@@ -134,8 +134,8 @@ impl Lanes {
         for (name, shape) in &plan.shapes {
             context.set_shape(name, shape)?;
         }
-        let picture = DeviceBuffer::new(device, plan.picture.1)?;
-        context.set_address(&plan.picture.0, picture.address())?;
+        let picture = DeviceBuffer::new(device, plan.format.bytes(plan.lanes))?;
+        context.set_address(&plan.picture, picture.address())?;
         let size = plan.size.as_ref().map(|(name, content)| feed(&mut context, &stream, device, name, content));
         let mut outputs = Vec::with_capacity(plan.outputs.len());
         for (name, bytes) in &plan.outputs {

@@ -1,5 +1,5 @@
-// The frames of a batch into its input tensor: planar YUV to planar RGB of float16 or float32, bilinear, with padding
-// and masks. The arithmetic is that of `backend/planar.rs`: whole numbers, of 8 bits down a column and 14 along a row,
+// The frames of a batch into its input tensor: planar YUV to RGB of float16 or float32, in planes or packed, bilinear,
+// with padding and masks. The arithmetic is that of `backend/planar.rs`: whole numbers, of 8 bits down a column and 14 along a row,
 // up to the conversion to RGB.
 //
 // A block writes a tile of the input. First its threads work out which source pixels the tile's columns and rows are
@@ -30,7 +30,8 @@ struct LetterboxArgs {
     // For each plane of the tensor: factor and constant from 0..255.
     float values[3][2];
     float pads[3];
-    u32 reserved;
+    // A pixel's three values lie side by side and have a zero behind them; of float16.
+    u32 packed;
 };
 
 static_assert(sizeof(LetterboxArgs) == 72, "LetterboxArgs has 72 bytes");
@@ -166,6 +167,24 @@ DEVICE void pixel(const Tile &tile, u32 row, u32 bytes, const float factors[3][4
     }
 }
 
+// Writes two neighbouring pixels, their values side by side; the second may lie beyond the row.
+DEVICE void store_packed(const LetterboxArgs &args, u8 *at, u32 x, const float values[3][2]) {
+    u32 words[4];
+#pragma unroll
+    for (u32 each = 0; each < 2; each++) {
+        words[2 * each] = to_half(values[0][each]) | (u32)to_half(values[1][each]) << 16;
+        words[2 * each + 1] = to_half(values[2][each]);
+    }
+    if (args.width % 2 == 0) {
+        *(uint4 *)at = make_uint4(words[0], words[1], words[2], words[3]);
+        return;
+    }
+    ((uint2 *)at)[0] = make_uint2(words[0], words[1]);
+    if (x + 1 < args.width) {
+        ((uint2 *)at)[1] = make_uint2(words[2], words[3]);
+    }
+}
+
 // Writes two neighbouring pixels of each plane of the tensor; the second may lie beyond the row.
 DEVICE void store(const LetterboxArgs &args, u8 *at, u64 plane_bytes, u32 x, const float values[3][2]) {
     const bool even = args.width % 2 == 0;
@@ -213,9 +232,10 @@ DEVICE void draw(const LetterboxArgs &args, const Lane &lane, const Tile &tile, 
     const u32 *mask = lane.mask;
     const u32 pad_y = lane.pad_y, picture_height = lane.picture_height, bytes = lane.nv12 ? 2 : 1;
     const bool padded = lane.padded;
-    const u32 size = args.half ? 2 : 4;
+    // Of a pixel, in a plane or packed.
+    const u32 size = args.packed ? 8 : args.half ? 2 : 4;
     const u64 stride = (u64)args.width * size, plane_bytes = stride * args.height;
-    u8 *out = (u8 *)args.out + 3 * lane_number * plane_bytes + (top + thread / PAIRS) * stride + x * size;
+    u8 *out = (u8 *)args.out + (args.packed ? 1 : 3) * lane_number * plane_bytes + (top + thread / PAIRS) * stride + x * size;
     for (u32 row = thread / PAIRS; row < TILE_HEIGHT; row += ROWS, out += ROWS * stride) {
         const u32 y = top + row;
         if (y >= args.height) {
@@ -248,7 +268,11 @@ DEVICE void draw(const LetterboxArgs &args, const Lane &lane, const Tile &tile, 
                 values[plane][each] = shown[each] ? byte * args.values[plane][0] + args.values[plane][1] : args.pads[plane];
             }
         }
-        store(args, out, plane_bytes, x, values);
+        if (args.packed) {
+            store_packed(args, out, x, values);
+        } else {
+            store(args, out, plane_bytes, x, values);
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Letterbox on the GPU: the planes of a batch's frames to the planar input tensor, one launch a batch.
+//! Letterbox on the GPU: the planes of a batch's frames to the input tensor, one launch a batch.
 //!
 //! The arithmetic is that of [`crate::backend`]'s `planar`, which runs on the CPU; `letterbox.cu` has it.
 
@@ -101,7 +101,7 @@ impl LaneEntry {
     }
 }
 
-/// The input tensor that the letterbox writes: N × 3 × height × width.
+/// The input tensor that the letterbox writes: N × 3 × height × width, or N × height × width × 4 where it is packed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct InputFormat {
     /// What the manifest says of it.
@@ -110,13 +110,19 @@ pub struct InputFormat {
     pub size: (u32, u32),
     /// float16, else float32.
     pub half: bool,
+    /// The three values of a pixel side by side and a zero behind them, as tensor cores read them (TensorRT's CHW4). Of
+    /// float16 only.
+    pub packed: bool,
 }
 
 impl InputFormat {
     /// Bytes of a tensor of `lanes`.
     pub fn bytes(&self, lanes: usize) -> usize {
         let element = if self.half { 2 } else { 4 };
-        [3, self.size.0 as usize, self.size.1 as usize, element].iter().fold(lanes, |n, d| n.saturating_mul(*d))
+        let channels = if self.packed { 4 } else { 3 };
+        [channels, self.size.0 as usize, self.size.1 as usize, element]
+            .iter()
+            .fold(lanes, |n, d| n.saturating_mul(*d))
     }
 }
 
@@ -144,7 +150,7 @@ pub(super) struct LetterboxArgs {
     bgr: u32,
     values: [[f32; 2]; 3],
     pads: [f32; 3],
-    reserved: u32,
+    packed: u32,
 }
 
 impl LetterboxArgs {
@@ -159,7 +165,7 @@ impl LetterboxArgs {
             bgr: u32::from(format.spec.channels == Channels::Bgr),
             values: format.spec.values(),
             pads: format.spec.pad_values(),
-            reserved: 0,
+            packed: u32::from(format.packed),
         }
     }
 
@@ -189,6 +195,11 @@ impl Kernels {
             return Err(GpuError::Config(format!(
                 "an input of {width}x{height} is too large: export the model with sides of {INPUT_SIDE_MAX} at most"
             )));
+        }
+        if format.packed && !format.half {
+            return Err(GpuError::Config(
+                "a packed input of float32 is not written: build the engine with float16 inputs".to_owned(),
+            ));
         }
         let table = table.range(0, lanes.saturating_mul(size_of::<LaneEntry>()))?;
         let out = out.range(0, format.bytes(lanes))?;

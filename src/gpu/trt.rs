@@ -80,6 +80,45 @@ pub struct IoTensor {
     pub shape: Vec<Option<usize>>,
     /// What the buffer holds.
     pub element: Element,
+    /// In which order.
+    pub layout: Layout,
+}
+
+impl IoTensor {
+    /// Bytes of a buffer for it in that shape.
+    ///
+    /// # Errors
+    ///
+    /// [`TrtError::Engine`] where it is laid out as nothing here is.
+    pub fn bytes(&self, shape: &[usize]) -> Result<usize, TrtError> {
+        let places = |channel: usize, length: usize| match self.layout {
+            Layout::Packed if channel + 3 == shape.len() => length.next_multiple_of(4),
+            _ => length,
+        };
+        match self.layout {
+            Layout::Linear | Layout::Packed => {
+                let lengths = shape.iter().enumerate().map(|(at, length)| places(at, *length));
+                Ok(lengths.product::<usize>() * self.element.bytes())
+            }
+            Layout::Other => Err(TrtError::Engine(format!(
+                "tensor {:?} of the engine is neither laid out row by row nor packed in fours: build it with watchpost \
+                 engine build",
+                self.name
+            ))),
+        }
+    }
+}
+
+/// In which order a tensor's values lie.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Layout {
+    /// Row by row, channel by channel.
+    #[default]
+    Linear,
+    /// Channels of a place side by side, in fours, what is left of the last four unused: TensorRT's CHW4.
+    Packed,
+    /// One that nothing here reads or writes.
+    Other,
 }
 
 /// What an engine computes in.

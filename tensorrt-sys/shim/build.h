@@ -235,17 +235,23 @@ Status Build::configure(Options const* options) {
     if (options->precision >= 2 && has_int8) {
         config->setFlag(BuilderFlag::kINT8);
     }
-    auto const half = [](ITensor& tensor) {
+    auto const half = [](ITensor& tensor, bool may_be_packed) {
         if (tensor.getType() == DataType::kFLOAT) {
             tensor.setType(DataType::kHALF);
-            tensor.setAllowedFormats(1U << static_cast<uint32_t>(TensorFormat::kLINEAR));
+        }
+        if (tensor.getType() == DataType::kHALF) {
+            auto const bit = [](TensorFormat format) { return 1U << static_cast<uint32_t>(format); };
+            tensor.setAllowedFormats(bit(TensorFormat::kLINEAR) | (may_be_packed ? bit(TensorFormat::kCHW4) : 0));
         }
     };
     for (int32_t i = 0; options->half_io && i < network->getNbInputs(); ++i) {
-        half(*network->getInput(i));
+        // Tensor cores read a picture packed: where it comes so, nothing is reordered before the first convolution.
+        ITensor& input = *network->getInput(i);
+        Dims const dims = input.getDimensions();
+        half(input, options->dla_core < 0 && dims.nbDims == 4 && dims.d[1] == 3);
     }
     for (int32_t i = 0; options->half_io && i < network->getNbOutputs(); ++i) {
-        half(*network->getOutput(i));
+        half(*network->getOutput(i), false);
     }
 #endif
     // A cache of another device or version is no cache: TensorRT says so in its log, and a new one is begun.

@@ -41,7 +41,7 @@ struct Tensor {
     int32_t rank;
     int32_t element; // nvinfer1::DataType
     int32_t input;
-    int32_t reserved;
+    int32_t layout; // 0 row by row, 1 three or four channels of a place side by side (CHW4), -1 another
 };
 
 // Shapes that an input may have.

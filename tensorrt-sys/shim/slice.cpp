@@ -240,6 +240,14 @@ Status engine_tensors(Engine const* engine, int32_t* count) noexcept {
     return guarded([&] { return *count = own(engine)->engine->getNbIOTensors(), STATUS_OK; });
 }
 
+int32_t layout_of(TensorFormat format) noexcept {
+    switch (format) {
+    case TensorFormat::kLINEAR: return 0;
+    case TensorFormat::kCHW4: return 1;
+    default: return -1;
+    }
+}
+
 Status engine_tensor(Engine const* engine, int32_t index, Tensor* out) noexcept {
     return guarded([&] {
         ICudaEngine const& from = *own(engine)->engine;
@@ -249,6 +257,7 @@ Status engine_tensor(Engine const* engine, int32_t index, Tensor* out) noexcept 
         }
         out->element = static_cast<int32_t>(from.getTensorDataType(out->name));
         out->input = from.getTensorIOMode(out->name) == TensorIOMode::kINPUT;
+        out->layout = layout_of(from.getTensorFormat(out->name));
         return from_dims(from.getTensorShape(out->name), *out) ? STATUS_OK : STATUS_REFUSED;
     });
 }

@@ -63,8 +63,8 @@ pub struct Tensor {
     pub element: i32,
     /// 1: an input.
     pub input: i32,
-    /// Nothing.
-    pub reserved: i32,
+    /// 0: row by row; 1: channels of a place side by side, in fours (CHW4); -1: another.
+    pub layout: i32,
 }
 
 /// Shapes that an input may have.

@@ -42,7 +42,8 @@ pub fn input(rng: &mut fastrand::Rng, size: (u32, u32)) -> InputFormat {
         mean: if rng.bool() { mean } else { [0.0; 3] },
         std: if rng.bool() { std } else { [1.0; 3] },
     };
-    InputFormat { spec, size, half: rng.bool() }
+    let half = rng.bool();
+    InputFormat { spec, size, half, packed: half && rng.bool() }
 }
 
 /// A few pixels to blank, perhaps none.
@@ -59,6 +60,15 @@ pub fn drawn(image: &SystemImage, letterbox: &Letterbox, format: &InputFormat, s
     let mut tensor = vec![0.0; 3 * format.size.0 as usize * format.size.1 as usize];
     Writer::new(format.spec.clone(), format.size, 1).write(image, letterbox, spans, 0, &mut tensor);
     tensor
+}
+
+/// A lane of a tensor by planes, 3 × height × width, of which a packed one has the pixels side by side.
+pub fn by_planes(lane: &[f32], format: &InputFormat) -> Vec<f32> {
+    if !format.packed {
+        return lane.to_vec();
+    }
+    assert!(lane.chunks(4).all(|pixel| pixel[3] == 0.0), "what is not used of a packed input is 0");
+    (0..3).flat_map(|plane| lane.iter().skip(plane).step_by(4).copied()).collect()
 }
 
 /// float16 → float32.

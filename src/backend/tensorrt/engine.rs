@@ -19,7 +19,7 @@ use crate::gpu::lanes::Plan;
 use crate::gpu::letterbox::InputFormat;
 use crate::gpu::machine;
 use crate::gpu::surface::SurfaceMap;
-use crate::gpu::trt::{Element, Engine, IoTensor, TrtError};
+use crate::gpu::trt::{Element, Engine, IoTensor, Layout, TrtError};
 use crate::worker;
 use crate::yolo::TensorSpec;
 use crate::yolo::head::Head;
@@ -276,11 +276,21 @@ fn essentials(stamp: &Stamp) -> EngineStamp {
 
 /// What an engine's tensors mean.
 struct Tensors {
-    /// The picture input's name, lanes, width and height in pixels, and element type.
-    picture: (String, usize, (u32, u32), Element),
+    picture: Picture,
     size: Option<(String, Element)>,
     outputs: Vec<IoTensor>,
     head: Head,
+}
+
+/// The picture input.
+struct Picture {
+    name: String,
+    lanes: usize,
+    /// Width and height in pixels.
+    size: (u32, u32),
+    element: Element,
+    /// See [`InputFormat::packed`].
+    packed: bool,
 }
 
 impl Tensors {
@@ -318,6 +328,15 @@ impl Tensors {
             }
             tensor
         };
+        let packed = (picture.layout, picture.element) == (Layout::Packed, Element::F16);
+        let is_known = |t: &IoTensor| t.layout == Layout::Linear || (packed && t.name == picture.name);
+        if let Some(other) = tensors.iter().find(|t| !is_known(t)) {
+            let text = format!(
+                "its tensor {} is laid out as nothing here is: build it with watchpost engine build",
+                spec(other)
+            );
+            return Err(wrong(text));
+        }
         let outputs: Vec<IoTensor> = tensors.iter().filter(|t| !t.input).map(fixed).collect();
         if let Some(open) = outputs.iter().find(|t| t.shape.iter().any(Option::is_none)) {
             let text = format!("its output {} has no fixed size: export the model with fixed outputs", spec(open));
@@ -329,7 +348,7 @@ impl Tensors {
         let head = Head::resolve(choice, logits, &input_specs, &output_specs, input, labels)
             .map_err(|e| wrong(e.to_string()))?;
         let size = head.size_input().map(|index| (inputs[index].name.clone(), inputs[index].element));
-        let picture = (picture.name.clone(), lanes, input, picture.element);
+        let picture = Picture { name: picture.name.clone(), lanes, size: input, element: picture.element, packed };
         Ok(Self { picture, size, outputs, head })
     }
 }
@@ -362,7 +381,7 @@ fn size_content(element: Element, lanes: usize, input: (u32, u32)) -> Result<Vec
 fn plan(settings: &Settings, engine: &Engine) -> Result<Plan, BackendError> {
     let manifest = &settings.manifest;
     let tensors = Tensors::find(&engine.tensors(), manifest, settings.lanes)?;
-    let (name, lanes, input, element) = tensors.picture;
+    let Picture { name, lanes, size: input, element, packed } = tensors.picture;
     let half = match element {
         Element::F32 => false,
         Element::F16 => true,
@@ -379,7 +398,7 @@ fn plan(settings: &Settings, engine: &Engine) -> Result<Plan, BackendError> {
     let specs: Vec<TensorSpec> = tensors.outputs.iter().map(spec).collect();
     let kinds: Vec<Element> = tensors.outputs.iter().map(|t| t.element).collect();
     let cache = kernel_cache(settings);
-    let pixels = input.0 as usize * input.1 as usize;
+    let format = InputFormat { spec: manifest.input.clone(), size: input, half, packed };
     let whole = vec![lanes, 3, input.1 as usize, input.0 as usize];
     let open = engine.tensors().into_iter().filter(|tensor| tensor.input && tensor.shape.contains(&None));
     // Beside the picture there is only the size, a pair a lane.
@@ -388,11 +407,11 @@ fn plan(settings: &Settings, engine: &Engine) -> Result<Plan, BackendError> {
     Ok(Plan {
         device: settings.device.clone(),
         kernels: Kernels::load(&settings.device, cache.as_deref())?,
-        format: InputFormat { spec: manifest.input.clone(), size: input, half },
         head: HeadPlan::new(&tensors.head, &specs, &kinds, manifest.thresholds.confidence)?,
         lanes,
         shapes,
-        picture: (name, lanes * 3 * pixels * element.bytes()),
+        picture: name,
+        format,
         size,
         surfaces: Mutex::new(SurfaceMap::new(&settings.device)),
         outputs: tensors.outputs.iter().map(|t| (t.name.clone(), elements(t) * t.element.bytes())).collect(),
@@ -404,7 +423,7 @@ mod tests {
     use super::*;
 
     fn tensor(name: &str, input: bool, shape: &[Option<usize>], element: Element) -> IoTensor {
-        IoTensor { name: name.to_owned(), input, shape: shape.to_vec(), element }
+        IoTensor { name: name.to_owned(), input, shape: shape.to_vec(), element, layout: Layout::Linear }
     }
 
     fn manifest(more: &str) -> Manifest {
@@ -426,7 +445,7 @@ mod tests {
     fn the_batch_is_the_engines_or_where_that_is_open_the_configurations() {
         for (built, wanted, lanes) in [(Some(16), None, 16), (Some(16), Some(16), 16), (None, Some(4), 4)] {
             let found = find(&yolov8(built), "", wanted).unwrap_or_else(|error| panic!("{error}"));
-            assert_eq!((found.picture.1, found.picture.2), (lanes, (64, 64)));
+            assert_eq!((found.picture.lanes, found.picture.size), (lanes, (64, 64)));
             assert_eq!(found.outputs[0].shape, [Some(lanes), Some(84), Some(84)]);
         }
         let error = find(&yolov8(Some(16)), "", Some(4)).err().unwrap_or_default();
@@ -453,7 +472,24 @@ mod tests {
             assert!(error.contains(words), "{error}");
         }
         let sized = find(&[open, output], "[input]\nsize = [64, 64]\n", None);
-        assert!(sized.is_ok_and(|found| found.picture.2 == (64, 64)));
+        assert!(sized.is_ok_and(|found| found.picture.size == (64, 64)));
+    }
+
+    #[test]
+    fn a_picture_of_float16_may_be_packed_and_nothing_else() {
+        let laid = |at: usize, layout: Layout, element: Element| {
+            let mut tensors = yolov8(Some(1));
+            (tensors[at].layout, tensors[at].element) = (layout, element);
+            find(&tensors, "", None).map(|found| found.picture.packed)
+        };
+        assert_eq!(laid(0, Layout::Linear, Element::F16), Ok(false));
+        assert_eq!(laid(0, Layout::Packed, Element::F16), Ok(true));
+        for (at, layout, element) in
+            [(0, Layout::Other, Element::F16), (0, Layout::Packed, Element::F32), (1, Layout::Packed, Element::F16)]
+        {
+            let error = laid(at, layout, element).expect_err("nobody writes or reads it");
+            assert!(error.contains("is laid out as nothing here is"), "{error}");
+        }
     }
 
     #[test]

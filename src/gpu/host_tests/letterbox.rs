@@ -1,5 +1,5 @@
 use super::Host;
-use super::support::{drawn, input, noise, spans};
+use super::support::{by_planes, drawn, input, noise, spans, widen};
 use crate::frame::{PixelFormat, SystemImage};
 use crate::gpu::letterbox::{InputFormat, LaneEntry, LetterboxArgs, mask_bits};
 use crate::gpu::motion::MotionArgs;
@@ -31,20 +31,15 @@ fn check(host: &Host, image: &SystemImage, format: &InputFormat, spans: &[Span])
     let others = out[..bytes].iter().chain(&out[2 * bytes..]);
     assert!(others.copied().all(|byte| byte == UNTOUCHED), "other lanes and what lies behind are left alone");
     let written = &out[bytes..2 * bytes];
-    for (at, expected) in expected.into_iter().enumerate() {
-        let said = || format!("value {at} of {format:?} from {letterbox:?} {:?}", image.format);
-        if format.half {
-            let got = u16::from_ne_bytes([written[2 * at], written[2 * at + 1]]);
-            assert_eq!(got, host.to_half(expected), "{}", said());
-        } else {
-            let got = f32::from_ne_bytes([
-                written[4 * at],
-                written[4 * at + 1],
-                written[4 * at + 2],
-                written[4 * at + 3],
-            ]);
-            assert_eq!(got, expected, "{}", said());
-        }
+    let got: Vec<f32> = match format.half {
+        true => written.as_chunks().0.iter().map(|bits| widen(u16::from_ne_bytes(*bits))).collect(),
+        false => written.as_chunks().0.iter().map(|bits| f32::from_ne_bytes(*bits)).collect(),
+    };
+    let got = by_planes(&got, format);
+    assert_eq!(got.len(), expected.len());
+    for (at, (got, expected)) in got.into_iter().zip(expected).enumerate() {
+        let expected = if format.half { widen(host.to_half(expected)) } else { expected };
+        assert_eq!(got, expected, "value {at} of {format:?} from {letterbox:?} {:?}", image.format);
     }
 }
 
@@ -71,7 +66,7 @@ fn padding_that_is_there_is_not_written_again() {
     let image = noise(&mut rng, source, PixelFormat::Nv12);
     let planes = [0, 1].map(|plane| host.allow(image.planes.plane(plane)));
     let mut format = input(&mut rng, size);
-    (format.half, format.spec.fit) = (false, Fit::Centre);
+    (format.half, format.packed, format.spec.fit) = (false, false, Fit::Centre);
     let letterbox = Letterbox::new(source, size, Fit::Centre);
     let entry = LaneEntry::new([planes[0], planes[1], 0], image.strides, image.format, image.colour, &letterbox, 0);
     let mut rounds = [(); 2].map(|()| vec![f32::NAN; format.bytes(1) / 4]);

@@ -19,6 +19,18 @@ struct float2 {
 
 static inline float2 make_float2(float x, float y) { return float2{x, y}; }
 
+struct uint2 {
+    unsigned x, y;
+};
+
+static inline uint2 make_uint2(unsigned x, unsigned y) { return uint2{x, y}; }
+
+struct uint4 {
+    unsigned x, y, z, w;
+};
+
+static inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return uint4{x, y, z, w}; }
+
 // Memory that kernels may read: first address and length.
 static std::vector<std::pair<uintptr_t, size_t>> readable;
 static uint64_t bad_reads = 0;

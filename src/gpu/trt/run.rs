@@ -10,7 +10,7 @@ use std::sync::Arc;
 use tensorrt_sys as sys;
 
 use super::log::Call;
-use super::{IoTensor, Library, TrtError};
+use super::{IoTensor, Layout, Library, TrtError};
 
 /// A deserialized engine. It can be given to another thread, and is used on one at a time.
 pub struct Engine {
@@ -102,7 +102,12 @@ impl Engine {
         // SAFETY: on OK the name is a string of the engine's.
         let name = unsafe { CStr::from_ptr(tensor.name) }.to_string_lossy().into_owned();
         let element = super::element(tensor.element);
-        Some(IoTensor { name, input: tensor.input != 0, shape: shape_of(&tensor), element })
+        let layout = match tensor.layout {
+            0 => Layout::Linear,
+            1 => Layout::Packed,
+            _ => Layout::Other,
+        };
+        Some(IoTensor { name, input: tensor.input != 0, shape: shape_of(&tensor), element, layout })
     }
 
     /// What the inspector says of the layers, as JSON: kernels, precisions, shapes. Engines built elsewhere may hold
