@@ -1,7 +1,7 @@
 //! How far a build has come, in per cent. Pure: time is an argument.
 //!
 //! TensorRT 10 tells of its phases, which lie within each other; of TensorRT 8 it is the layers that its log names. Until the
-//! first of them, the share of the time that such a build takes is given, and said to be an estimate.
+//! first of them, the share of the time that such a build takes is given, and said to be an estimate; they share what is left.
 
 use std::time::Duration;
 
@@ -25,6 +25,8 @@ pub struct Estimate {
     expected: Duration,
     phases: Vec<Phase>,
     pct: f64,
+    /// What it was when the first phase began.
+    before: f64,
 }
 
 impl Estimate {
@@ -32,11 +34,14 @@ impl Estimate {
     /// whether there is a timing cache.
     pub fn new(before: Option<Duration>, cached: bool) -> Self {
         let expected = before.unwrap_or(if cached { WARM } else { COLD }).max(Duration::from_secs(1));
-        Self { expected, phases: Vec::new(), pct: 0.0 }
+        Self { expected, phases: Vec::new(), pct: 0.0, before: 0.0 }
     }
 
     /// A phase has come to `done` of `total` steps.
     pub fn phase(&mut self, name: &str, done: u32, total: u32) {
+        if self.phases.is_empty() {
+            self.before = self.pct;
+        }
         let at = self.phases.iter().position(|phase| phase.name == name);
         match at {
             Some(at) => {
@@ -55,7 +60,7 @@ impl Estimate {
             width /= f64::from(phase.total.max(1));
             share += f64::from(phase.done) * width;
         }
-        self.raise(share * 100.0);
+        self.raise(self.before + share * (100.0 - self.before));
     }
 
     /// Per cent after `elapsed`, 0 to 99; the whole is 100 once it is there.
@@ -113,6 +118,16 @@ mod tests {
         // A clock that jumps back does not take it back.
         assert_eq!(estimate.at(Duration::ZERO), 99);
         assert!(Estimate::new(None, true).at(WARM) > Estimate::new(None, false).at(WARM));
+    }
+
+    #[test]
+    fn layers_share_what_time_has_left() {
+        let mut estimate = Estimate::new(Some(Duration::from_secs(100)), true);
+        assert_eq!(estimate.at(Duration::from_secs(50)), 50);
+        estimate.phase("layers", 0, 4);
+        assert_eq!(estimate.at(Duration::from_secs(90)), 50);
+        estimate.phase("layers", 1, 4);
+        assert_eq!((estimate.at(Duration::from_secs(90)), estimate.is_by_time()), (62, false));
     }
 
     #[test]
