@@ -41,6 +41,28 @@ fn status_is_online_then_offline_by_will_and_by_good_bye() {
     }
 }
 
+/// A box without power says nothing, closes nothing, and answers nobody.
+#[test]
+fn who_falls_silent_is_offline_by_will_after_one_and_a_half_keep_alives() {
+    let broker = Mosquitto::start(&[]);
+    let state = TempDir::new().unwrap();
+    let subscriber = Subscriber::start(broker.port(), "watchpost/box/status", None);
+    let link = Link::mqtt(broker.port());
+    let wanted = config(link.port());
+    let tested = Box::start(&wanted, state.path());
+    assert_eq!(subscriber.next().text(), "online");
+    let since = Instant::now();
+    link.set(Condition::Hole);
+    assert_eq!(subscriber.next().text(), "offline");
+    let took = since.elapsed();
+    println!("offline {took:.1?} after the last word, keep-alive {:?}", wanted.keep_alive);
+    // The broker's work: Mosquitto looks every 5 s at who is silent for longer.
+    assert!(took <= wanted.keep_alive * 3 / 2 + Duration::from_secs(6), "{took:?}");
+    link.set(Condition::Good);
+    assert_eq!(subscriber.next().text(), "online", "after the reconnection");
+    tested.finish();
+}
+
 #[test]
 fn every_kind_of_message_arrives_over_both_protocols() {
     for protocol in [MqttProtocol::V5, MqttProtocol::V4] {
