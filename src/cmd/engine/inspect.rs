@@ -11,7 +11,7 @@ use crate::cli::{Code, Failure};
 use crate::engine::built;
 use crate::engine::stamp::{Stamp, short};
 use crate::gpu::alone::Running;
-use crate::gpu::trt::Engine;
+use crate::gpu::trt::{Engine, Layout};
 
 /// Prints it. What needs no GPU is printed first.
 pub fn run(args: &EngineFileArgs) -> Result<(), Failure> {
@@ -62,7 +62,12 @@ fn print_tensors(engine: &Engine) {
         let side = if tensor.input { "input" } else { "output" };
         let dimension = |d: &Option<usize>| d.map_or_else(|| "?".to_owned(), |d| d.to_string());
         let shape: Vec<String> = tensor.shape.iter().map(dimension).collect();
-        println!("  {side:<7} {:<24} {:?} {}", tensor.name, tensor.element, shape.join("x"));
+        let layout = match tensor.layout {
+            Layout::Linear => "",
+            Layout::Packed => ", packed in fours",
+            Layout::Other => ", in an order that cannot be run here",
+        };
+        println!("  {side:<7} {:<24} {:?} {}{layout}", tensor.name, tensor.element, shape.join("x"));
     }
 }
 
