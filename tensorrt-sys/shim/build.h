@@ -245,10 +245,11 @@ Status Build::configure(Options const* options) {
         }
     };
     for (int32_t i = 0; options->half_io && i < network->getNbInputs(); ++i) {
-        // Tensor cores read a picture packed: where it comes so, nothing is reordered before the first convolution.
+        // Tensor cores read a picture packed: where it comes so, nothing is reordered before the first convolution. From
+        // TensorRT 10 on that is said to be for INT8 alone.
         ITensor& input = *network->getInput(i);
         Dims const dims = input.getDimensions();
-        half(input, options->dla_core < 0 && dims.nbDims == 4 && dims.d[1] == 3);
+        half(input, !SHIM_PROGRESS && options->dla_core < 0 && dims.nbDims == 4 && dims.d[1] == 3);
     }
     for (int32_t i = 0; options->half_io && i < network->getNbOutputs(); ++i) {
         half(*network->getOutput(i), false);

@@ -240,8 +240,24 @@ Status engine_tensors(Engine const* engine, int32_t* count) noexcept {
     return guarded([&] { return *count = own(engine)->engine->getNbIOTensors(), STATUS_OK; });
 }
 
-int32_t layout_of(TensorFormat format) noexcept {
-    switch (format) {
+// Of all profiles, since each is tuned by itself: where they differ, that is another layout too.
+int32_t layout_of(ICudaEngine const& engine, char const* name) {
+    int32_t const profiles = std::max(1, engine.getNbOptimizationProfiles());
+    auto const format = [&](int32_t profile) {
+#if !SHIM_PROGRESS
+        // A profile's bindings stand behind those of the one before; TensorRT 8.5 knows no other way to ask.
+        return engine.getBindingFormat(engine.getBindingIndex(name) + profile * (engine.getNbBindings() / profiles));
+#else
+        return engine.getTensorFormat(name, profile);
+#endif
+    };
+    TensorFormat const first = format(0);
+    for (int32_t profile = 1; profile < profiles; ++profile) {
+        if (format(profile) != first) {
+            return -1;
+        }
+    }
+    switch (first) {
     case TensorFormat::kLINEAR: return 0;
     case TensorFormat::kCHW4: return 1;
     default: return -1;
@@ -257,7 +273,7 @@ Status engine_tensor(Engine const* engine, int32_t index, Tensor* out) noexcept 
         }
         out->element = static_cast<int32_t>(from.getTensorDataType(out->name));
         out->input = from.getTensorIOMode(out->name) == TensorIOMode::kINPUT;
-        out->layout = layout_of(from.getTensorFormat(out->name));
+        out->layout = layout_of(from, out->name);
         return from_dims(from.getTensorShape(out->name), *out) ? STATUS_OK : STATUS_REFUSED;
     });
 }
