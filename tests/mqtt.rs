@@ -43,12 +43,13 @@ fn status_is_online_then_offline_by_will_and_by_good_bye() {
 
 /// A box without power says nothing, closes nothing, and answers nobody.
 #[test]
-fn who_falls_silent_is_offline_by_will_after_one_and_a_half_keep_alives() {
+fn who_falls_silent_is_offline_by_will_within_one_and_a_half_keep_alives() {
     let broker = Mosquitto::start(&[]);
     let state = TempDir::new().unwrap();
     let subscriber = Subscriber::start(broker.port(), "watchpost/box/status", None);
     let link = Link::mqtt(broker.port());
-    let wanted = config(link.port());
+    // The least with which that holds: Mosquitto is up to 5 s late.
+    let wanted = MqttConfig { keep_alive: Duration::from_secs(9), ..config(link.port()) };
     let tested = Box::start(&wanted, state.path());
     assert_eq!(subscriber.next().text(), "online");
     let since = Instant::now();
@@ -56,8 +57,7 @@ fn who_falls_silent_is_offline_by_will_after_one_and_a_half_keep_alives() {
     assert_eq!(subscriber.next().text(), "offline");
     let took = since.elapsed();
     println!("offline {took:.1?} after the last word, keep-alive {:?}", wanted.keep_alive);
-    // The broker's work: Mosquitto looks every 5 s at who is silent for longer.
-    assert!(took <= wanted.keep_alive * 3 / 2 + Duration::from_secs(6), "{took:?}");
+    assert!(took <= wanted.keep_alive * 3 / 2, "{took:?}");
     link.set(Condition::Good);
     assert_eq!(subscriber.next().text(), "online", "after the reconnection");
     tested.finish();

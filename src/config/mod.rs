@@ -171,7 +171,7 @@ pub struct MqttConfig {
     pub protocol: MqttProtocol,
     /// Client id; `watchpost-{node}` by default.
     pub client_id: String,
-    /// Keep-alive, whole seconds, at least 5.
+    /// Within 1.5 times this the last will is told; whole seconds, at least 5.
     pub keep_alive: Duration,
     /// User name.
     pub user: Option<String>,

@@ -22,6 +22,11 @@ pub const PACKET_BYTES_MAX: u32 = 4 << 20;
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Packet ids the client may use: more than the window, so that an id is free when its turn comes again.
 const PACKET_IDS: u16 = 64;
+/// Mosquitto looks only every 5 s at who has been silent for 1.5 keep-alives, so it is told of a keep-alive that is shorter by
+/// this: a box that falls silent is `offline` within 1.5 times the configured one all the same, where that is 9 s or more.
+const BROKER_IS_LATE: Duration = Duration::from_secs(4);
+/// rumqttc accepts no less.
+const KEEP_ALIVE_LEAST: Duration = Duration::from_secs(5);
 /// How long the broker keeps a message of QoS 0 for a subscriber, seconds.
 pub const LIVE_EXPIRY_S: u32 = 5;
 
@@ -76,8 +81,7 @@ impl Endpoint {
             client_id: config.client_id.clone(),
             user: config.user.clone(),
             password: config.password.clone(),
-            // rumqttc accepts no less.
-            keep_alive: config.keep_alive.max(Duration::from_secs(5)),
+            keep_alive: config.keep_alive.saturating_sub(BROKER_IS_LATE).max(KEEP_ALIVE_LEAST),
             will_topic: will_topic.to_owned(),
         }
     }
