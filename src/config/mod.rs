@@ -42,6 +42,9 @@ pub use resolve::source::of_address as parse_source;
 pub use secret::Secret;
 pub use units::parse_size;
 
+/// Least keep-alive of MQTT: its client accepts no less.
+pub const KEEP_ALIVE_MIN: Duration = Duration::from_secs(5);
+
 /// The configuration of one process, checked and complete.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -171,7 +174,7 @@ pub struct MqttConfig {
     pub protocol: MqttProtocol,
     /// Client id; `watchpost-{node}` by default.
     pub client_id: String,
-    /// Within 1.5 times this the last will is told; whole seconds, at least 5.
+    /// Whole seconds, at least 5; from 9 on a box that falls silent is `offline` within 1.5 times this.
     pub keep_alive: Duration,
     /// User name.
     pub user: Option<String>,

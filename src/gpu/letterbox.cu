@@ -1,6 +1,6 @@
 // The frames of a batch into its input tensor: planar YUV to RGB of float16 or float32, in planes or packed, bilinear,
-// with padding and masks. The arithmetic is that of `backend/planar.rs`: whole numbers, of 8 bits down a column and 14 along a row,
-// up to the conversion to RGB.
+// with padding and masks. The arithmetic is that of `backend/planar.rs`: whole numbers, of 8 bits down a column and 14
+// along a row, up to the conversion to RGB.
 //
 // A block writes a tile of the input. First its threads work out which source pixels the tile's columns and rows are
 // made of, since that takes divisions; then each writes a pair of pixels in several rows, neighbours beside neighbours, so

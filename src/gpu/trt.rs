@@ -91,29 +91,28 @@ impl IoTensor {
     ///
     /// [`TrtError::Engine`] where it is laid out as nothing here is.
     pub fn bytes(&self, shape: &[usize]) -> Result<usize, TrtError> {
-        let places = |channel: usize, length: usize| match self.layout {
-            Layout::Packed if channel + 3 == shape.len() => length.next_multiple_of(4),
-            _ => length,
-        };
-        match self.layout {
-            Layout::Linear | Layout::Packed => {
-                let lengths = shape.iter().enumerate().map(|(at, length)| places(at, *length));
-                Ok(lengths.product::<usize>() * self.element.bytes())
+        let in_fours = match self.layout {
+            Layout::Linear => None,
+            Layout::Packed => shape.len().checked_sub(3),
+            Layout::Other => {
+                return Err(TrtError::Engine(format!(
+                    "tensor {:?} of the engine is neither laid out row by row nor packed in fours: build it with \
+                     watchpost engine build",
+                    self.name
+                )));
             }
-            Layout::Other => Err(TrtError::Engine(format!(
-                "tensor {:?} of the engine is neither laid out row by row nor packed in fours: build it with watchpost \
-                 engine build",
-                self.name
-            ))),
-        }
+        };
+        let places = |(at, length): (usize, &usize)| {
+            if in_fours == Some(at) { length.next_multiple_of(4) } else { *length }
+        };
+        Ok(shape.iter().enumerate().map(places).product::<usize>() * self.element.bytes())
     }
 }
 
 /// In which order a tensor's values lie.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layout {
     /// Row by row, channel by channel.
-    #[default]
     Linear,
     /// Channels of a place side by side, in fours, what is left of the last four unused: TensorRT's CHW4.
     Packed,
@@ -219,5 +218,28 @@ impl fmt::Display for Refused {
             return f.write_str(&self.reason);
         }
         write!(f, "node {:?} ({}): {}", self.node, self.op, self.reason)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_packed_tensor_has_room_for_four_channels() {
+        let bytes = |layout, shape: &[usize]| {
+            let tensor = IoTensor {
+                name: "images".to_owned(),
+                input: true,
+                shape: Vec::new(),
+                element: Element::F16,
+                layout,
+            };
+            tensor.bytes(shape)
+        };
+        assert_eq!(bytes(Layout::Linear, &[2, 3, 5, 7]).ok(), Some(2 * 3 * 5 * 7 * 2));
+        assert_eq!(bytes(Layout::Packed, &[2, 3, 5, 7]).ok(), Some(2 * 4 * 5 * 7 * 2));
+        assert_eq!(bytes(Layout::Packed, &[8, 5, 7]).ok(), Some(8 * 5 * 7 * 2));
+        assert!(matches!(bytes(Layout::Other, &[2, 3, 5, 7]), Err(TrtError::Engine(_))));
     }
 }

@@ -11,7 +11,7 @@ use rumqttc::{QoS, TlsConfiguration, Transport, v5};
 
 use super::fault::{Fault, Kind};
 use super::tls;
-use crate::config::{Broker, MqttConfig, Secret, TlsConfig};
+use crate::config::{Broker, KEEP_ALIVE_MIN, MqttConfig, Secret, TlsConfig};
 use crate::formats::cloudevents;
 
 /// Requests that may wait inside the client.
@@ -25,8 +25,6 @@ const PACKET_IDS: u16 = 64;
 /// Mosquitto looks only every 5 s at who has been silent for 1.5 keep-alives, so it is told of a keep-alive that is shorter by
 /// this: a box that falls silent is `offline` within 1.5 times the configured one all the same, where that is 9 s or more.
 const BROKER_IS_LATE: Duration = Duration::from_secs(4);
-/// rumqttc accepts no less.
-const KEEP_ALIVE_LEAST: Duration = Duration::from_secs(5);
 /// How long the broker keeps a message of QoS 0 for a subscriber, seconds.
 pub const LIVE_EXPIRY_S: u32 = 5;
 
@@ -81,7 +79,7 @@ impl Endpoint {
             client_id: config.client_id.clone(),
             user: config.user.clone(),
             password: config.password.clone(),
-            keep_alive: config.keep_alive.saturating_sub(BROKER_IS_LATE).max(KEEP_ALIVE_LEAST),
+            keep_alive: config.keep_alive.saturating_sub(BROKER_IS_LATE).max(KEEP_ALIVE_MIN),
             will_topic: will_topic.to_owned(),
         }
     }

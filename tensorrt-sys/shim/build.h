@@ -26,6 +26,12 @@ public:
 };
 #endif
 
+// A flag's place in a set of them.
+template <typename Flag>
+constexpr uint32_t bit(Flag flag) noexcept {
+    return 1U << static_cast<uint32_t>(flag);
+}
+
 #if !SHIM_STRONG
 // Two of TensorRT's algorithms differ in the class that they are derived from, and in nothing else.
 template <typename Algorithm>
@@ -196,7 +202,6 @@ bool can_open(char const* library) {
 
 // TensorRT 8 takes kernels of cuBLAS and cuDNN too, and a build ends where one of the two is asked for and missing.
 void leave_out_missing_sources(IBuilderConfig& config) {
-    auto const bit = [](TacticSource source) { return 1U << static_cast<uint32_t>(source); };
     TacticSources sources = config.getTacticSources();
     if (!can_open("libcublas.so.11") && !can_open("libcublas.so.12")) {
         sources &= ~(bit(TacticSource::kCUBLAS) | bit(TacticSource::kCUBLAS_LT));
@@ -240,7 +245,6 @@ Status Build::configure(Options const* options) {
             tensor.setType(DataType::kHALF);
         }
         if (tensor.getType() == DataType::kHALF) {
-            auto const bit = [](TensorFormat format) { return 1U << static_cast<uint32_t>(format); };
             tensor.setAllowedFormats(bit(TensorFormat::kLINEAR) | (may_be_packed ? bit(TensorFormat::kCHW4) : 0));
         }
     };

@@ -6,7 +6,7 @@ use super::address::Address;
 use super::{Origin, Origins, Resolver, any_given};
 use crate::config::file::FileMqtt;
 use crate::config::report::Section;
-use crate::config::{Broker, MqttConfig, MqttProtocol, Secret, TlsConfig};
+use crate::config::{Broker, KEEP_ALIVE_MIN, MqttConfig, MqttProtocol, Secret, TlsConfig};
 
 /// Longest base of topics, in bytes: leaves room for the levels below it in MQTT's 65,535.
 const LEVELS_BYTES_MAX: usize = 256;
@@ -14,8 +14,6 @@ const LEVELS_BYTES_MAX: usize = 256;
 const CLIENT_ID_BYTES_MAX: usize = 128;
 /// Least and most bytes of the spool.
 const SPOOL_BYTES: std::ops::RangeInclusive<u64> = 1 << 20..=1 << 40;
-/// Least keep-alive.
-const KEEP_ALIVE_MIN: Duration = Duration::from_secs(5);
 /// Most that fits the protocol's 16 bits.
 const KEEP_ALIVE_MAX: Duration = Duration::from_secs(65_535);
 
