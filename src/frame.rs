@@ -129,6 +129,14 @@ impl Image {
         }
     }
 
+    /// `CUstream` that may still be working on it.
+    pub fn stream(&self) -> Option<usize> {
+        match self {
+            Self::Cuda(image) if image.stream != 0 => Some(image.stream),
+            _ => None,
+        }
+    }
+
     /// YUV to RGB.
     pub fn colour(&self) -> Colour {
         match self {
@@ -165,6 +173,9 @@ pub struct CudaImage {
     pub strides: [usize; 3],
     /// YUV to RGB.
     pub colour: Colour,
+    /// `CUstream` of the decoder, on which its work on this frame may still be under way; 0: there is none. Valid while
+    /// `loan` lives.
+    pub stream: usize,
     /// Keeps the buffer mapped; dropping it gives the buffer back to the decoder.
     pub loan: Box<dyn Send>,
 }

@@ -335,7 +335,7 @@ fn on_the_device(device: &Device, image: SystemImage) -> Image {
     let buffers = [0, 1, 2].map(|plane| on_device::upload(&stream, image.planes.plane(plane)));
     let planes = buffers.each_ref().map(DeviceBuffer::address);
     let SystemImage { format, width, height, strides, colour, .. } = image;
-    Image::Cuda(CudaImage { format, width, height, planes, strides, colour, loan: Box::new(buffers) })
+    Image::Cuda(CudaImage { format, width, height, planes, strides, colour, stream: 0, loan: Box::new(buffers) })
 }
 
 #[test]

@@ -36,7 +36,7 @@ use watchpost::gpu::kernels::Kernels;
 use watchpost::gpu::letterbox::{InputFormat, LaneEntry};
 use watchpost::gpu::memory::DeviceBuffer;
 use watchpost::gpu::motion::Looks;
-use watchpost::gpu::stream::Stream;
+use watchpost::gpu::stream::{Event, Stream};
 use watchpost::gpu::trt::{Context, Engine, IoTensor, Layout, Library};
 use watchpost::health::Board;
 use watchpost::letterbox::{Fit, Letterbox};
@@ -192,6 +192,8 @@ fn in_host_memory(image: &SystemImage) -> [Vec<u8>; 3] {
 
 fn downloaded(host: &Host, image: &CudaImage) -> [Vec<u8>; 3] {
     host.gpu.bind_to_thread().unwrap();
+    // SAFETY: the frame's loan keeps its decoder's stream alive; stream 0 is the device's own.
+    unsafe { result::stream::synchronize(image.stream as sys::CUstream) }.unwrap();
     planar(image.format, (image.width, image.height), |index, width, rows| {
         let stride = image.strides[index];
         let mut bytes = vec![0u8; stride * (rows - 1) + width];
@@ -283,6 +285,7 @@ fn the_motion_gate_sees_on_the_gpu_what_was_decoded() {
             let CudaImage { planes, strides, format, colour, .. } = *of_gpu;
             let entry = LaneEntry::new(planes, strides, format, colour, &letterbox, 0);
             let (done, told) = bounded(1);
+            looks.follow(&there.image).unwrap();
             looks.launch(&kernels, &[entry], Box::new(move || done.send(()).unwrap())).unwrap();
             told.recv_timeout(PATIENCE).unwrap();
             assert!(looks.is_done().unwrap());
@@ -376,6 +379,10 @@ impl Net {
         let mut entries: Vec<LaneEntry> = frames.iter().zip(&letterboxes).map(entry).collect();
         entries.resize_with(self.lanes, LaneEntry::unused);
         let table = device::upload(&self.stream, &entries);
+        let decoded = Event::timeless(self.stream.device()).unwrap();
+        for decoder in frames.iter().filter_map(|(_, gpu)| gpu.image.stream()) {
+            self.stream.follow(decoder, &decoded).unwrap();
+        }
         self.kernels.letterbox(&self.stream, &table, self.lanes, &self.format, &self.picture).unwrap();
         self.context.enqueue(self.stream.raw()).unwrap();
         let found = DeviceBuffer::new(self.stream.device(), self.plan.found_bytes(self.lanes)).unwrap();

@@ -312,22 +312,23 @@ impl Backend for TensorRt {
     }
 
     fn look(&mut self, frames: Vec<Frame>) -> Result<(), BackendError> {
+        let woken = self.woken();
+        let looks = match &mut self.looks {
+            Some(looks) => looks,
+            None => self.looks.insert(Looks::new(&self.plan.device, LOOK_MAX)?),
+        };
         let mut entries = Vec::with_capacity(frames.len());
         let mut looked_at = Vec::with_capacity(frames.len());
         for frame in frames {
             let letterbox = Letterbox::new(frame.info.size, self.spec.input, self.fit);
             let input = LaneInput { image: &frame.image, letterbox, mask: 0, thumbnail: false };
+            looks.follow(&frame.image)?;
             let place = to_look_at(self.plan.entry(&input))?.map(|entry| {
                 entries.push(entry);
                 entries.len() - 1
             });
             looked_at.push((frame, place));
         }
-        let woken = self.woken();
-        let looks = match &mut self.looks {
-            Some(looks) => looks,
-            None => self.looks.insert(Looks::new(&self.plan.device, LOOK_MAX)?),
-        };
         match entries.is_empty() {
             true => woken(),
             false => looks.launch(&self.plan.kernels, &entries, woken).map_err(of_frame)?,

@@ -97,6 +97,8 @@ pub struct Lanes {
     launch: Launch,
     context: Context,
     started: Event,
+    /// Put behind each frame's decoder in turn.
+    decoded: Event,
     finished: Event,
     table_host: Pinned,
     table: DeviceBuffer,
@@ -151,6 +153,7 @@ impl Lanes {
             launch: Launch::Calls,
             context,
             started: Event::new(device)?,
+            decoded: Event::timeless(device)?,
             finished: Event::new(device)?,
             table_host: Pinned::new(device, table_bytes)?,
             table: DeviceBuffer::new(device, table_bytes)?,
@@ -212,6 +215,9 @@ impl Lanes {
     fn enqueue(&mut self, frames: &[LaneInput<'_>], done: Box<dyn FnOnce() + Send>) -> Result<(), GpuError> {
         self.started.record(&self.stream)?;
         for (lane, frame) in frames.iter().enumerate() {
+            if let Some(decoder) = frame.image.stream() {
+                self.stream.follow(decoder, &self.decoded)?;
+            }
             let entry = self.entry(lane, frame)?.after(&self.drawn[lane]);
             self.drawn[lane] = entry;
             self.table_host.slice_mut::<LaneEntry>(0, self.plan.lanes)[lane] = entry;

@@ -6,6 +6,7 @@ use super::kernels::{Kernels, Launch};
 use super::letterbox::LaneEntry;
 use super::memory::{DeviceBuffer, Pinned};
 use super::stream::{Event, Stream};
+use crate::frame::Image;
 use crate::motion::CELLS;
 
 /// Cells that a block of threads reads, one a warp.
@@ -45,6 +46,8 @@ impl Kernels {
 #[derive(Debug)]
 pub struct Looks {
     stream: Stream,
+    /// Put behind each frame's decoder in turn.
+    decoded: Event,
     finished: Event,
     table_host: Pinned,
     table: DeviceBuffer,
@@ -62,12 +65,22 @@ impl Looks {
         let (table_bytes, cells_bytes) = (most * size_of::<LaneEntry>(), most * CELLS);
         Ok(Self {
             stream: Stream::new(device)?,
+            decoded: Event::timeless(device)?,
             finished: Event::new(device)?,
             table_host: Pinned::new(device, table_bytes)?,
             table: DeviceBuffer::new(device, table_bytes)?,
             cells_host: Pinned::new(device, cells_bytes)?,
             cells: DeviceBuffer::new(device, cells_bytes)?,
         })
+    }
+
+    /// What is launched next waits for the decoder of this frame, which must live until then.
+    ///
+    /// # Errors
+    ///
+    /// [`GpuError::Failed`], as the driver says.
+    pub fn follow(&self, image: &Image) -> Result<(), GpuError> {
+        image.stream().map_or(Ok(()), |decoder| self.stream.follow(decoder, &self.decoded))
     }
 
     /// Starts to read the cells of these frames, not before those of the frames before are done ([`Looks::is_done`]). Of the

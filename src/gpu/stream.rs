@@ -157,6 +157,20 @@ impl Stream {
         check(unsafe { sys::cuStreamWaitEvent(raw, event.raw, 0) }, "waiting for another stream")
     }
 
+    /// Later work waits for what is on a stream that is not ours so far: a decoder's, as a frame names it. Of `mark` only
+    /// its place there is used, and free again afterwards.
+    ///
+    /// # Errors
+    ///
+    /// [`GpuError::Failed`], as the driver says.
+    pub fn follow(&self, decoder: usize, mark: &Event) -> Result<(), GpuError> {
+        self.bind()?;
+        // SAFETY: the event is alive, and the stream, of the same context, is for as long as the frame that names it.
+        let code = unsafe { sys::cuEventRecord(mark.raw, decoder as CUstream) };
+        check(code, "marking a decoder's stream")?;
+        self.wait(mark)
+    }
+
     /// Calls `done` on a thread of the driver once all work so far is done. It must not call CUDA, nor wait for
     /// anything that does: that thread drives the stream. After a failure of the device it may never be called.
     ///
@@ -291,10 +305,23 @@ impl Event {
     ///
     /// [`GpuError::Failed`], as the driver says.
     pub fn new(device: &Device) -> Result<Self, GpuError> {
+        Self::with_flags(device, CUevent_flags::CU_EVENT_BLOCKING_SYNC)
+    }
+
+    /// The same without its time, for streams that wait for one another.
+    ///
+    /// # Errors
+    ///
+    /// As [`Event::new`].
+    pub fn timeless(device: &Device) -> Result<Self, GpuError> {
+        Self::with_flags(device, CUevent_flags::CU_EVENT_DISABLE_TIMING)
+    }
+
+    fn with_flags(device: &Device, flags: CUevent_flags) -> Result<Self, GpuError> {
         device.bind()?;
         let mut raw = std::ptr::null_mut();
         // SAFETY: the context is current, `raw` lives over the call; destroyed by `drop`.
-        let code = unsafe { sys::cuEventCreate(&mut raw, CUevent_flags::CU_EVENT_BLOCKING_SYNC as u32) };
+        let code = unsafe { sys::cuEventCreate(&mut raw, flags as u32) };
         check(code, "making an event")?;
         Ok(Self { device: device.clone(), raw })
     }

@@ -131,7 +131,8 @@ mod tests {
         (frame.info.seq, frame.info.gate) = (seq, Some(pass));
         let colour = Colour { bt709: true, full_range: false };
         let (format, planes, strides) = (PixelFormat::Nv12, [0; 3], [0; 3]);
-        let image = CudaImage { format, width: 8, height: 8, planes, strides, colour, loan: Box::new(()) };
+        let (stream, loan) = (0, Box::new(()));
+        let image = CudaImage { format, width: 8, height: 8, planes, strides, colour, stream, loan };
         Frame { image: Image::Cuda(image), ..frame }
     }
 

@@ -219,7 +219,8 @@ fn on_device(pass: Pass, seq: u64, brightness: u32) -> Frame {
     (frame.info.size.0, frame.info.gate) = (brightness, Some(pass));
     let colour = Colour { bt709: true, full_range: false };
     let (format, width, height, planes, strides) = (PixelFormat::Nv12, brightness, 8, [0; 3], [0; 3]);
-    frame.image = Image::Cuda(CudaImage { format, width, height, planes, strides, colour, loan: Box::new(()) });
+    let (stream, loan) = (0, Box::new(()));
+    frame.image = Image::Cuda(CudaImage { format, width, height, planes, strides, colour, stream, loan });
     frame
 }
 

@@ -3,7 +3,7 @@
 //! Written against GStreamer's own source, 1.22 to 1.26. In 1.22 a decoder copies each picture into a buffer of an
 //! unbounded pool and waits for its stream before it pushes the buffer: frames are complete, and frames that are held
 //! stop nobody. From 1.24 on it pushes the decoder's own surfaces, as many as it was told are needed (and copies
-//! beyond that), with the work still on its stream: `gst_cuda_memory_sync` waits for that.
+//! beyond that), with the work still on its stream, which each frame names.
 
 #![allow(unsafe_code)]
 
@@ -29,9 +29,12 @@ struct Library {
     load: unsafe extern "C" fn() -> gst::glib::ffi::gboolean,
     wrap: unsafe extern "C" fn(context: *mut c_void, device: c_int) -> *mut gst::ffi::GstObject,
     announce: unsafe extern "C" fn(context: *mut gst::ffi::GstObject) -> *mut gst::ffi::GstContext,
-    /// From 1.24 on.
-    sync: Option<unsafe extern "C" fn(memory: *mut gst::ffi::GstMemory)>,
+    /// From 1.24 on: the `GstCudaStream` of a memory, or NULL, and the `CUstream` of that.
+    stream: Option<(StreamOf, Handle)>,
 }
+
+type StreamOf = unsafe extern "C" fn(memory: *mut gst::ffi::GstMemory) -> *mut c_void;
+type Handle = unsafe extern "C" fn(stream: *mut c_void) -> *mut c_void;
 
 static LIBRARY: OnceLock<Result<Library, CameraError>> = OnceLock::new();
 static CONTEXT: OnceLock<Result<gst::Context, CameraError>> = OnceLock::new();
@@ -56,12 +59,14 @@ impl Library {
         // SAFETY: as above.
         let announce = unsafe { library.get(b"gst_context_new_cuda_context\0") }.map(|symbol| *symbol);
         // SAFETY: as above, of gstcudamemory.h; a `GstCudaMemory` begins with its `GstMemory`.
-        let sync = unsafe { library.get(b"gst_cuda_memory_sync\0") }.map(|symbol| *symbol).ok();
+        let of_memory = unsafe { library.get::<StreamOf>(b"gst_cuda_memory_get_stream\0") }.map(|symbol| *symbol);
+        // SAFETY: as above, of gstcudastream.h.
+        let handle = unsafe { library.get::<Handle>(b"gst_cuda_stream_get_handle\0") }.map(|symbol| *symbol);
         let found = Self {
             load: load.map_err(missing)?,
             wrap: wrap.map_err(missing)?,
             announce: announce.map_err(missing)?,
-            sync,
+            stream: of_memory.ok().zip(handle.ok()),
         };
         // It registers types with GLib, so it stays for the life of the process.
         std::mem::forget(library);
@@ -118,6 +123,8 @@ fn share(gpu: GpuShare) -> Result<gst::Context, CameraError> {
 /// A buffer whose memory is mapped for the device; unmapped and given back when dropped.
 struct Mapped {
     map: gst::ffi::GstMapInfo,
+    /// `CUstream` that may still be working on it, which the memory holds; 0: none.
+    stream: usize,
     _buffer: gst::Buffer,
 }
 
@@ -140,10 +147,10 @@ impl Mapped {
             return Err(CameraError::Stream("a frame could not be mapped into CUDA memory".to_owned()));
         }
         // SAFETY: filled in by the call that succeeded.
-        let mapped = Self { map: unsafe { map.assume_init() }, _buffer: buffer };
-        if let Some(sync) = Library::get()?.sync {
-            // SAFETY: the memory is a `GstCudaMemory`, as its type says.
-            unsafe { sync(memory) };
+        let mut mapped = Self { map: unsafe { map.assume_init() }, stream: 0, _buffer: buffer };
+        if let Some((of_memory, handle)) = Library::get()?.stream {
+            // SAFETY: the memory is a `GstCudaMemory`, as its type says; of a stream that is NULL the handle is, too.
+            mapped.stream = unsafe { handle(of_memory(memory)) } as usize;
         }
         Ok(mapped)
     }
@@ -184,6 +191,7 @@ pub(super) fn image(
         planes: [plane(0), plane(1), plane(2)],
         strides,
         colour,
+        stream: mapped.stream,
         loan: Box::new(mapped),
     })
 }

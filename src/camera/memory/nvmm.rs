@@ -101,7 +101,10 @@ pub(super) fn image(buffer: gst::Buffer, colour: Colour) -> Result<Image, Camera
     let (surface, loan) = (address as usize, Box::new(mapped));
     let Found { format, size: (width, height), colour, planes } = found;
     Ok(match planes {
-        Some((planes, strides)) => Image::Cuda(CudaImage { format, width, height, planes, strides, colour, loan }),
+        // V4L2 gives a surface away when it is decoded.
+        Some((planes, strides)) => {
+            Image::Cuda(CudaImage { format, width, height, planes, strides, colour, stream: 0, loan })
+        }
         None => Image::Nvmm(NvmmImage { width, height, colour, surface, index: 0, loan }),
     })
 }
