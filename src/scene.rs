@@ -223,6 +223,8 @@ pub struct Scene {
     lines: LineWatch,
     /// Boxed: tracks come and go, and a map moves what is beside them.
     open: BTreeMap<u64, Box<Open>>,
+    /// The confirmed ones: only these are told of and counted.
+    believed: Vec<u64>,
     counts: Counts,
     admission: Admission,
     at: Duration,
@@ -239,6 +241,7 @@ impl Scene {
             zones: ZoneWatch::new(&rules.zones, labels),
             lines: LineWatch::new(&rules.lines, labels),
             open: BTreeMap::new(),
+            believed: Vec::new(),
             counts: Counts::default(),
             admission: Admission::default(),
             at: Duration::ZERO,
@@ -262,13 +265,13 @@ impl Scene {
         self.at = self.at.max(sight.at);
         out.tracks.clear();
         let step = self.tracker.update(self.at, sight.frame.size, found);
-        let confirmed = |id: &u64| {
-            let at = step.tracks.binary_search_by_key(id, |track| track.id);
-            at.is_ok_and(|at| step.tracks[at].confirmed)
-        };
+        self.believed.clear();
+        self.believed.extend(step.tracks.iter().filter(|track| track.confirmed).map(|track| track.id));
+        let confirmed = |id: &u64| self.believed.binary_search(id).is_ok();
         out.tracks.extend(step.of_detection.iter().map(|id| id.filter(confirmed)));
         let ended: Vec<(u64, Exit)> = step.ended.iter().map(|ended| (ended.track.id, ended.how)).collect();
-        let tracks: Vec<Track> = step.tracks.clone();
+        // Of noise, which is seen once, there is much: what is not seen of it is not looked at.
+        let tracks: Vec<Track> = step.tracks.iter().filter(|track| track.seen || track.confirmed).cloned().collect();
         for (id, how) in ended {
             let reason = if how == Exit::Left { EndReason::Left } else { EndReason::Lost };
             self.end(id, reason, sight.now, out);
@@ -294,6 +297,7 @@ impl Scene {
     /// Everything that lives ends, for `reason`.
     pub fn clear(&mut self, reason: EndReason, now: SystemTime, out: &mut Outcome) {
         self.tracker.clear();
+        self.believed.clear();
         let ids: Vec<u64> = self.open.keys().copied().collect();
         for id in ids {
             self.end(id, reason, now, out);
@@ -360,7 +364,8 @@ impl Scene {
         let Some(rules) = &self.rules.events else { return };
         let every = rules.update_every;
         let mut begun = Vec::new();
-        for (id, open) in &mut self.open {
+        for id in &self.believed {
+            let Some(open) = self.open.get_mut(id) else { continue };
             if open.told.is_none() && has(&self.wanted, open.track.class) && open.is_event(rules) {
                 open.waits = !self.admission.admit(rules);
                 begun.extend((!open.waits).then_some(*id));
@@ -371,7 +376,8 @@ impl Scene {
             let update = || open.has_news(&self.rules, every, self.at).then_some(EventKind::Update);
             if begun.contains(id) { Some(EventKind::New) } else { update() }
         };
-        let due: Vec<_> = self.open.iter().filter_map(|(id, open)| Some((*id, kind(id, open)?))).collect();
+        let due = |id: &u64| Some((*id, kind(id, self.open.get(id)?)?));
+        let due: Vec<_> = self.believed.iter().filter_map(due).collect();
         for (id, kind) in due {
             let Some(open) = self.open.get(&id) else { continue };
             let (event, told) = (self.event(open, kind, None, now), open.told(&self.rules, self.at));
@@ -386,7 +392,8 @@ impl Scene {
     fn picture(&mut self, begun: &[u64], every: Duration, out: &mut Outcome) {
         let at = self.at;
         let mut views = Vec::new();
-        for (id, open) in &mut self.open {
+        for id in &self.believed {
+            let Some(open) = self.open.get_mut(id) else { continue };
             if open.told.is_some() || begun.contains(id) {
                 views.extend(open.best.due(at, every).map(|view| (*id, open.track.class, view)));
             }
@@ -424,9 +431,10 @@ impl Scene {
 
     /// Counts are of tracks that are confirmed and of a class that is wanted.
     fn count(&mut self, out: &mut Outcome) {
-        for open in self.open.values_mut() {
+        for id in &self.believed {
+            let Some(open) = self.open.get_mut(id) else { continue };
             let class = open.track.class;
-            if !open.track.confirmed || !has(&self.wanted, class) {
+            if !has(&self.wanted, class) {
                 continue;
             }
             self.counts.add(Key::Label(class));
