@@ -94,7 +94,7 @@ impl Gpu {
         start.record(&self.stream).unwrap();
         (0..rounds).for_each(|_| work());
         end.record(&self.stream).unwrap();
-        end.wait().unwrap();
+        self.stream.synchronize().unwrap();
         end.ms_since(&start).unwrap() / rounds as f32
     }
 }

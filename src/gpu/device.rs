@@ -32,7 +32,7 @@ unsafe impl Send for Primary {}
 // SAFETY: as above.
 unsafe impl Sync for Primary {}
 
-/// How threads wait for a GPU, but for what waits for an [`super::stream::Event`], which sleeps.
+/// How threads wait for a GPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Waits {
     /// For decoders that are pressed: they wait for each picture, and to spin takes all cores (32 files read as fast as possible:

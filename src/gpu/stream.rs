@@ -76,7 +76,7 @@ impl Stream {
         &self.queue.device
     }
 
-    /// Waits until all work is done; the driver may spin. [`Event::wait`] sleeps.
+    /// Waits until all work is done; the thread sleeps or spins as [`super::device::Waits`] says.
     ///
     /// # Errors
     ///
@@ -305,7 +305,7 @@ impl Event {
     ///
     /// [`GpuError::Failed`], as the driver says.
     pub fn new(device: &Device) -> Result<Self, GpuError> {
-        Self::with_flags(device, CUevent_flags::CU_EVENT_BLOCKING_SYNC)
+        Self::with_flags(device, CUevent_flags::CU_EVENT_DEFAULT)
     }
 
     /// The same without its time, for streams that wait for one another.
@@ -349,17 +349,6 @@ impl Event {
             CUresult::CUDA_ERROR_NOT_READY => Ok(false),
             code => check(code, "working").map(|()| true),
         }
-    }
-
-    /// Waits until the device has passed the mark, asleep.
-    ///
-    /// # Errors
-    ///
-    /// [`GpuError::Failed`] where the work before it failed.
-    pub fn wait(&self) -> Result<(), GpuError> {
-        self.device.bind()?;
-        // SAFETY: the event is alive.
-        check(unsafe { sys::cuEventSynchronize(self.raw) }, "working")
     }
 
     /// Milliseconds on the device from `earlier` to this mark; the device must have passed both.
