@@ -380,8 +380,8 @@ impl Net {
         entries.resize_with(self.lanes, LaneEntry::unused);
         let table = device::upload(&self.stream, &entries);
         let decoded = Event::timeless(self.stream.device()).unwrap();
-        for decoder in frames.iter().filter_map(|(_, gpu)| gpu.image.stream()) {
-            self.stream.follow(decoder, &decoded).unwrap();
+        for (_, gpu) in frames {
+            self.stream.follow(&gpu.image, &decoded).unwrap();
         }
         self.kernels.letterbox(&self.stream, &table, self.lanes, &self.format, &self.picture).unwrap();
         self.context.enqueue(self.stream.raw()).unwrap();

@@ -367,6 +367,7 @@ impl Life {
         let limit = if online { limit } else { Starting::limit().max(limit) };
         let silence = self.intake.silence(quiet, Instant::now());
         if silence <= limit {
+            // A moment more: at the limit itself it is not yet too long.
             return Ok(limit - silence + Duration::from_millis(1));
         }
         let seconds = silence.as_secs_f64();

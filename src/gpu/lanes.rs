@@ -215,9 +215,7 @@ impl Lanes {
     fn enqueue(&mut self, frames: &[LaneInput<'_>], done: Box<dyn FnOnce() + Send>) -> Result<(), GpuError> {
         self.started.record(&self.stream)?;
         for (lane, frame) in frames.iter().enumerate() {
-            if let Some(decoder) = frame.image.stream() {
-                self.stream.follow(decoder, &self.decoded)?;
-            }
+            self.stream.follow(frame.image, &self.decoded)?;
             let entry = self.entry(lane, frame)?.after(&self.drawn[lane]);
             self.drawn[lane] = entry;
             self.table_host.slice_mut::<LaneEntry>(0, self.plan.lanes)[lane] = entry;

@@ -80,7 +80,7 @@ impl Looks {
     ///
     /// [`GpuError::Failed`], as the driver says.
     pub fn follow(&self, image: &Image) -> Result<(), GpuError> {
-        image.stream().map_or(Ok(()), |decoder| self.stream.follow(decoder, &self.decoded))
+        self.stream.follow(image, &self.decoded)
     }
 
     /// Starts to read the cells of these frames, not before those of the frames before are done ([`Looks::is_done`]). Of the

@@ -11,6 +11,7 @@ use cudarc::driver::sys::{
 use super::device::Device;
 use super::error::{GpuError, check};
 use super::memory::{DeviceBuffer, Pinned};
+use crate::frame::Image;
 
 /// A queue of work on a device that does not wait for the device's stream 0. Clones are the same one.
 ///
@@ -157,17 +158,16 @@ impl Stream {
         check(unsafe { sys::cuStreamWaitEvent(raw, event.raw, 0) }, "waiting for another stream")
     }
 
-    /// Later work waits for what is on a stream that is not ours so far: a decoder's, as a frame names it. Of `mark` only
-    /// its place there is used, and free again afterwards.
+    /// Later work waits for what the frame's decoder may still be doing. `mark` is free again afterwards: a wait is for where
+    /// a mark was when it began.
     ///
     /// # Errors
     ///
     /// [`GpuError::Failed`], as the driver says.
-    pub fn follow(&self, decoder: usize, mark: &Event) -> Result<(), GpuError> {
+    pub fn follow(&self, image: &Image, mark: &Event) -> Result<(), GpuError> {
+        let Some(decoder) = image.stream() else { return Ok(()) };
         self.bind()?;
-        // SAFETY: the event is alive, and the stream, of the same context, is for as long as the frame that names it.
-        let code = unsafe { sys::cuEventRecord(mark.raw, decoder as CUstream) };
-        check(code, "marking a decoder's stream")?;
+        mark.put(decoder as CUstream)?;
         self.wait(mark)
     }
 
@@ -332,9 +332,13 @@ impl Event {
     ///
     /// [`GpuError::Failed`], as the driver says.
     pub fn record(&self, on: &Stream) -> Result<(), GpuError> {
-        let raw = on.bind()?;
+        self.put(on.bind()?)
+    }
+
+    /// The same on the raw handle, whose context is current: ours, or that of a decoder, which its frame keeps.
+    fn put(&self, on: CUstream) -> Result<(), GpuError> {
         // SAFETY: both handles are alive.
-        check(unsafe { sys::cuEventRecord(self.raw, raw) }, "marking a stream")
+        check(unsafe { sys::cuEventRecord(self.raw, on) }, "marking a stream")
     }
 
     /// Whether the device has passed the mark; true where it was never put.
