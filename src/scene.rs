@@ -270,9 +270,7 @@ impl Scene {
         let confirmed = |id: &u64| self.believed.binary_search(id).is_ok();
         out.tracks.extend(step.of_detection.iter().map(|id| id.filter(confirmed)));
         let ended: Vec<(u64, Exit)> = step.ended.iter().map(|ended| (ended.track.id, ended.how)).collect();
-        // Of noise, which is seen once, there is much: what is not seen of it is not looked at.
-        let tracks: Vec<Track> =
-            step.tracks.iter().filter(|track| track.seen || track.confirmed).cloned().collect();
+        let tracks = step.tracks.clone();
         for (id, how) in ended {
             let reason = if how == Exit::Left { EndReason::Left } else { EndReason::Lost };
             self.end(id, reason, sight.now, out);

@@ -176,7 +176,8 @@ impl Motion {
         let vague = wider(&x, middle) * wider(&y, middle) * wider(&w, length) * wider(&h, length);
         let vague = vague.ln() / 2.0;
         let odds_most = ((most - vague) * 2.0 / (TAIL + 1.0)).exp();
-        Expected { x, y, w, h, cut: [self.x.cut, self.y.cut], vague, odds_most }
+        let far = [x, y].map(|value| ((odds_most - 1.0).max(0.0) / value.inverse).sqrt());
+        Expected { x, y, w, h, cut: [self.x.cut, self.y.cut], vague, odds_most, far }
     }
 }
 
@@ -193,6 +194,8 @@ pub(super) struct Expected {
     vague: f32,
     /// Odds from here on are too much.
     odds_most: f32,
+    /// What is at least so far off, both ends of a side to the same direction, has them.
+    far: [f32; 2],
 }
 
 /// A value that is expected.
@@ -222,8 +225,12 @@ impl Expected {
     /// sure and a box just there. None: by too much.
     pub fn surprise(&self, seen: &Sighting) -> Option<f32> {
         let Extent { x, y, w, h } = seen.extent;
+        // Most pairs of a frame are far from each other: whichever end or middle is asked for is too far off then.
+        let far = |off: f32, longer: f32, far: f32| off.abs() - longer.abs() / 2.0 >= far;
+        if far(x - self.x.mean, w - self.w.mean, self.far[0]) || far(y - self.y.mean, h - self.h.mean, self.far[1]) {
+            return None;
+        }
         let (of_x, _) = fit([self.x, self.w], self.cut[0], [x, w], seen.x);
-        // Most pairs of a frame are far from each other.
         if of_x >= self.odds_most || self.is_scrap(seen) {
             return None;
         }

@@ -110,7 +110,8 @@ pub enum Exit {
 pub struct Step {
     /// Of each detection, in their order, the track it belongs to.
     pub of_detection: Vec<Option<u64>>,
-    /// All that live, by id: confirmed or not, seen or remembered.
+    /// Those that were seen, and the confirmed ones that are remembered, by id. What was seen once and may come back, of which
+    /// noise makes many, is not among them.
     pub tracks: Vec<Track>,
     /// Those that ended with this frame, by id, unconfirmed ones too. They are not in `tracks`.
     pub ended: Vec<Ended>,
@@ -242,7 +243,8 @@ impl Tracker {
         self.end(size);
         self.begin(at, detections);
         self.step.tracks.clear();
-        self.step.tracks.extend(self.live.iter().map(|live| live.track.clone()));
+        let told = self.live.iter().map(|live| &live.track).filter(|track| track.seen || track.confirmed);
+        self.step.tracks.extend(told.cloned());
         &self.step
     }
 
