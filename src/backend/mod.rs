@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam::channel::Sender;
 
-use crate::config::{BackendChoice, CameraConfig, Config, EngineConfig, Pace, Source};
+use crate::config::{BackendChoice, EngineConfig};
 use crate::engine::Manifest;
 use crate::event::{EngineStamp, Model};
 use crate::frame::{Frame, FrameInfo, GpuShare};
@@ -197,22 +197,12 @@ pub enum Settings {
 }
 
 impl Settings {
-    /// The backend that a checked configuration asks for on this machine.
+    /// The backend that a checked engine section asks for on this machine. Compiled models, engines and kernels are kept below
+    /// `state_dir`; threads that wait for a GPU do it as `waits` says.
     ///
     /// # Errors
     ///
     /// [`BackendError::Unavailable`] where TensorRT is asked for by name and cannot be had.
-    pub fn new(config: &Config, manifest: &Manifest) -> Result<Self, BackendError> {
-        let presses = |camera: &CameraConfig| matches!(camera.source, Source::File { pace: Pace::Fast, .. });
-        let waits = if config.cameras.iter().any(presses) { Waits::Asleep } else { Waits::Spinning };
-        Self::choose(&config.engine, manifest, Some(&config.state_dir), waits)
-    }
-
-    /// The same from a checked engine section. Compiled models, engines and kernels are kept below `state_dir`.
-    ///
-    /// # Errors
-    ///
-    /// As [`Settings::new`].
     pub fn choose(
         engine: &EngineConfig,
         manifest: &Manifest,

@@ -19,6 +19,7 @@ mod sink;
 mod worker;
 
 pub use decode::{Kind, use_gpu};
+pub use memory::cuda::decoders_wait_for_copies;
 pub use pipeline::CameraError;
 pub use worker::{ABANDONED_MAX, Camera, Control, start};
 

@@ -18,12 +18,13 @@ use std::path::Path;
 
 use crossbeam::channel::Sender;
 
-use crate::backend::BackendError;
+use crate::backend::{BackendError, Settings};
 use crate::camera::CameraError;
 use crate::cli::{Cli, Code, Command, Failure};
-use crate::config::{self, CameraConfig, Config, Draft, LabelUse, Problem, WHOLE_FILE};
+use crate::config::{self, CameraConfig, Config, Draft, LabelUse, Pace, Problem, Source, WHOLE_FILE};
 use crate::daemon::Surroundings;
 use crate::engine::{Manifest, ManifestError};
+use crate::gpu::device::Waits;
 use crate::publish::{self, Identity, PublishError, Publisher};
 use crate::{camera, logging};
 
@@ -85,6 +86,14 @@ fn listed(file: &Path, problems: &[Problem]) -> String {
 
 fn start_gstreamer() -> Result<(), Failure> {
     camera::init().map_err(|e| Failure::new(Code::Unavailable, e))
+}
+
+/// The backend that a checked configuration asks for on this machine. After GStreamer has started.
+fn backend(config: &Config, manifest: &Manifest) -> Result<Settings, Failure> {
+    let is_pressed = |camera: &CameraConfig| matches!(camera.source, Source::File { pace: Pace::Fast, .. });
+    let short = !config.cameras.iter().any(is_pressed) && camera::decoders_wait_for_copies();
+    let waits = if short { Waits::Spinning } else { Waits::Asleep };
+    Ok(Settings::choose(&config.engine, manifest, Some(&config.state_dir), waits)?)
 }
 
 impl From<BackendError> for Failure {

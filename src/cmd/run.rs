@@ -13,7 +13,7 @@ use crossbeam::channel::{Receiver, bounded};
 use super::snapshots::{self, Answer};
 use super::status_line::StatusLine;
 use crate::analyze::Output;
-use crate::backend::{Building, ModelSpec, Settings};
+use crate::backend::{Building, ModelSpec};
 use crate::cli::{Code, Failure};
 use crate::config::{Config, Draft};
 use crate::daemon::{self, Graph, Surroundings};
@@ -53,7 +53,7 @@ pub fn run(path: &Path, console: &Console) -> Result<(), Failure> {
     process::leave_no_core().map_err(|e| Failure::new(Code::Internal, format!("the limit of a core: {e}")))?;
     let (config, draft, manifest) = super::open(path)?;
     super::start_gstreamer()?;
-    let settings = Settings::new(&config, &manifest)?;
+    let settings = super::backend(&config, &manifest)?;
     settings.look()?;
     settings.gpu_share().into_iter().for_each(camera::use_gpu);
     let signals = signal::listen().map_err(|e| Failure::new(Code::Internal, format!("signals: {e}")))?;

@@ -35,10 +35,10 @@ unsafe impl Sync for Primary {}
 /// How threads wait for a GPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Waits {
-    /// For decoders that are pressed: they wait for each picture, and to spin takes all cores (32 files read as fast as possible:
-    /// 13 of 16).
+    /// For decoders that are pressed, which wait for each picture: to spin takes all cores (32 files read as fast as possible: 13
+    /// of 16). And where nothing waits long or often.
     Asleep,
-    /// As the driver likes, which on most machines is to spin. For decoders at a camera's pace, which wait for a copy of some
+    /// As the driver likes, which on most machines is to spin. For decoders at a camera's pace that wait for a copy of some
     /// microseconds: to sleep takes more (128 cameras at 25 frames/s: 423 us of processor time a frame, and 382 so).
     Spinning,
 }

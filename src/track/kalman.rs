@@ -227,7 +227,8 @@ impl Expected {
         let Extent { x, y, w, h } = seen.extent;
         // Most pairs of a frame are far from each other: whichever end or middle is asked for is too far off then.
         let far = |off: f32, longer: f32, far: f32| off.abs() - longer.abs() / 2.0 >= far;
-        if far(x - self.x.mean, w - self.w.mean, self.far[0]) || far(y - self.y.mean, h - self.h.mean, self.far[1]) {
+        if far(x - self.x.mean, w - self.w.mean, self.far[0]) || far(y - self.y.mean, h - self.h.mean, self.far[1])
+        {
             return None;
         }
         let (of_x, _) = fit([self.x, self.w], self.cut[0], [x, w], seen.x);

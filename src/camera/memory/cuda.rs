@@ -83,6 +83,11 @@ pub fn library() -> Result<(), CameraError> {
     Library::get().map(|_| ())
 }
 
+/// Whether a camera's decoder waits on the host for the copy of each picture: before GStreamer 1.24.
+pub fn decoders_wait_for_copies() -> bool {
+    Library::get().is_ok_and(|library| library.stream.is_none())
+}
+
 /// What makes every element of a pipeline work in the context of the engine's GPU, where it is set on the pipeline
 /// before it starts. One context for all: 32 of them cost 10 s, 3 cores and 2.8 GB more than a shared one.
 ///
