@@ -90,16 +90,17 @@ impl Connection {
     }
 
     /// What the caps say. They are one object until they change, and reading them takes longer than all else here.
-    fn video(&self, caps: &gst::CapsRef) -> Result<VideoInfo, CameraError> {
+    fn video(&self, caps: &gst::Caps) -> Result<VideoInfo, CameraError> {
         let mut known = lock(&self.video);
         if let Some((of, video)) = &*known
-            && std::ptr::eq(of.as_ptr(), caps.as_ptr())
+            && of.as_ptr() == caps.as_ptr()
         {
             return Ok(video.clone());
         }
         let video = VideoInfo::from_caps(caps)
             .map_err(|_| CameraError::Setup("the pipeline delivers something that is not raw video".to_owned()))?;
-        *known = Some((caps.to_owned(), video.clone()));
+        // A reference: a copy would be another object.
+        *known = Some((caps.clone(), video.clone()));
         Ok(video)
     }
 
@@ -182,11 +183,11 @@ impl Intake {
         let now = Instant::now();
         self.last_frame_ms.store(now.saturating_duration_since(self.origin).as_millis() as u64, Ordering::Relaxed);
         self.metrics.decoded.inc();
-        let (Some(buffer), Some(caps)) = (sample.buffer_owned(), sample.caps()) else {
+        let (Some(buffer), Some(caps)) = (sample.buffer_owned(), sample.caps_owned()) else {
             self.metrics.dropped.inc();
             return Err(CameraError::Stream("a sample without a frame came out of the pipeline".to_owned()));
         };
-        let video = connection.video(caps).inspect_err(|_| {
+        let video = connection.video(&caps).inspect_err(|_| {
             self.metrics.dropped.inc();
         })?;
         let size = (video.width(), video.height());
@@ -213,7 +214,7 @@ impl Intake {
         drop(boot);
         lock(&connection.seen).clock = Some(captured.clock);
         let pts_ns = buffer.pts().map(gst::ClockTime::nseconds);
-        let image = memory::image(buffer, caps, &video).inspect_err(|_| {
+        let image = memory::image(buffer, &caps, &video).inspect_err(|_| {
             self.metrics.dropped.inc();
         })?;
         if !self.passes_gate(seq, at, &image) {
@@ -447,6 +448,25 @@ mod tests {
     use super::*;
     use crate::camera::decode::Kind;
     use crate::camera::pipeline;
+
+    #[test]
+    fn caps_are_read_once_until_they_change() {
+        gst::init().unwrap();
+        let caps = |width: i32| {
+            gst::Caps::builder("video/x-raw")
+                .field("format", "NV12")
+                .field("width", width)
+                .field("height", 48)
+                .build()
+        };
+        let (connection, first, second) = (Connection::default(), caps(64), caps(128));
+        let known = || lock(&connection.video).as_ref().map(|(of, video)| (of.as_ptr(), video.width()));
+        for (caps, width) in [(&first, 64), (&first, 64), (&second, 128), (&first, 64)] {
+            assert_eq!(connection.video(caps).unwrap().width(), width);
+            assert_eq!(known(), Some((caps.as_ptr(), width)), "it is this object that is known");
+        }
+        assert!(connection.video(&gst::Caps::new_empty_simple("audio/x-raw")).is_err());
+    }
 
     #[test]
     fn a_decoder_into_cuda_memory_is_told_how_many_frames_its_camera_holds() {
