@@ -404,6 +404,7 @@ impl<'a> Run<'a> {
                             counters.inferred.inc();
                         }
                     }
+                    self.lose(slots, &mut batch.lost);
                     if self.inference.out.send(batch).is_err() {
                         return Ok(false);
                     }
@@ -438,6 +439,14 @@ impl<'a> Run<'a> {
         }
         self.complain(&error);
         Ok(())
+    }
+
+    /// Counts frames that could not be read; the others of their batch were.
+    fn lose(&mut self, slots: &Slots, lost: &mut Vec<(CameraId, String)>) {
+        for (camera, why) in lost.drain(..) {
+            count_dropped(slots, std::slice::from_ref(&camera));
+            self.complain(&format!("a frame of {camera} is lost: {why}"));
+        }
     }
 
     /// Counts what was lost, and logs it unless that was done a moment ago.

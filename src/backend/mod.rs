@@ -13,7 +13,7 @@ use crossbeam::channel::Sender;
 use crate::config::{BackendChoice, EngineConfig};
 use crate::engine::Manifest;
 use crate::event::{EngineStamp, Model};
-use crate::frame::{Frame, FrameInfo, GpuShare};
+use crate::frame::{CameraId, Frame, FrameInfo, GpuShare};
 use crate::gpu::device::{Device, Waits};
 use crate::letterbox::Letterbox;
 use crate::thumbnail::{Thumbnail, Thumbnails};
@@ -63,8 +63,10 @@ pub struct Lane {
 /// A finished batch. Reused through a free list, so that the lists keep their memory.
 #[derive(Debug)]
 pub struct Batch {
-    /// One entry a frame, in the order submitted; at most [`ModelSpec::lanes`].
+    /// One entry a frame that was read, in the order submitted; at most [`ModelSpec::lanes`].
     pub lanes: Vec<Lane>,
+    /// Frames that could not be read, by camera, and why: they are in no lane. Taken by the inference loop.
+    pub lost: Vec<(CameraId, String)>,
     /// What ran it; set by the inference loop.
     pub model: Arc<Model>,
     /// When the frames were handed to the backend.
@@ -85,6 +87,7 @@ impl Batch {
         let zero = Duration::ZERO;
         Self {
             lanes: Vec::new(),
+            lost: Vec::new(),
             model: Arc::default(),
             submitted: now,
             finished: now,

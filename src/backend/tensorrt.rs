@@ -5,6 +5,7 @@
 //! driver wakes the loop when a batch is done.
 
 mod build;
+mod candidate;
 mod engine;
 
 use std::path::{Path, PathBuf};
@@ -21,8 +22,7 @@ use crate::frame::{Colour, Frame, GpuShare};
 use crate::gpu::alone;
 use crate::gpu::device::Device;
 use crate::gpu::error::GpuError;
-use crate::gpu::lanes::{LaneInput, Lanes, Plan};
-use crate::gpu::letterbox::LaneEntry;
+use crate::gpu::lanes::{LaneInput, Lanes, Plan, lost_alone};
 use crate::gpu::mask::MaskCache;
 use crate::gpu::motion::Looks;
 use crate::gpu::stream::Stream;
@@ -216,18 +216,6 @@ fn of_frame(error: GpuError) -> BackendError {
     }
 }
 
-/// What the kernel is told of a frame that is to be looked at, or why that frame alone is lost: the others are looked at. Where
-/// it is the device that has gone, what else it was given says so.
-fn to_look_at(entry: Result<Option<LaneEntry>, GpuError>) -> Result<Result<LaneEntry, String>, GpuError> {
-    match entry {
-        Ok(Some(entry)) if entry.is_used() => Ok(Ok(entry)),
-        Ok(Some(_)) => Ok(Err("it is too large for the kernels: 65,535 pixels a side at most".to_owned())),
-        Ok(None) => Ok(Err("it lies in host memory, and was to be looked at on the GPU".to_owned())),
-        Err(GpuError::Config(text) | GpuError::Failed(text)) => Ok(Err(text)),
-        Err(other) => Err(other),
-    }
-}
-
 impl Seat {
     fn new(plan: &Arc<Plan>, engine: &crate::gpu::trt::Engine) -> Result<Self, GpuError> {
         Ok(Self {
@@ -323,7 +311,7 @@ impl Backend for TensorRt {
             let letterbox = Letterbox::new(frame.info.size, self.spec.input, self.fit);
             let input = LaneInput { image: &frame.image, letterbox, mask: 0, thumbnail: false };
             looks.follow(&frame.image)?;
-            let place = to_look_at(self.plan.entry(&input))?.map(|entry| {
+            let place = lost_alone(self.plan.entry(&input))?.map(|entry| {
                 entries.push(entry);
                 entries.len() - 1
             });
@@ -369,8 +357,9 @@ impl Seat {
 
     /// The thumbnails of lanes in which something was found, or that were asked for. The others' are not fetched.
     fn hand_over_thumbnails(&mut self, lanes: &mut [Lane]) {
+        let lost = self.lanes.lost();
         for Due { lane, place, colour, mask } in self.due.drain(..) {
-            let Some(to) = lanes.get_mut(lane) else { continue };
+            let Some(to) = place_of(lost, lane).and_then(|place| lanes.get_mut(place)) else { continue };
             if (place.is_asked() || !to.candidates.boxes.is_empty())
                 && let Some((size, pixels)) = self.lanes.thumbnail(lane)
             {
@@ -383,18 +372,29 @@ impl Seat {
     /// The finished batch into `out`; the frames go back to their decoders.
     fn collect(&mut self, candidates_max: usize, out: &mut Batch) -> Result<(), BackendError> {
         let finished = Instant::now();
-        out.lanes.truncate(self.frames.len());
-        for (index, (frame, letterbox)) in self.frames.drain(..).zip(&self.letterboxes).enumerate() {
-            match out.lanes.get_mut(index) {
-                Some(lane) => (lane.frame, lane.letterbox, lane.thumbnail) = (frame.info, *letterbox, None),
+        let (lost, of_batch) = (self.lanes.lost(), self.frames.len());
+        out.lanes.truncate(of_batch - lost.len());
+        out.lost.clear();
+        let mut lost = lost.iter().peekable();
+        let mut place = 0;
+        for (lane, (frame, letterbox)) in self.frames.drain(..).zip(&self.letterboxes).enumerate() {
+            if let Some((_, why)) = lost.next_if(|(other, _)| *other == lane) {
+                out.lost.push((frame.info.camera, why.clone()));
+                continue;
+            }
+            match out.lanes.get_mut(place) {
+                Some(to) => (to.frame, to.letterbox, to.thumbnail) = (frame.info, *letterbox, None),
                 None => {
                     let (candidates, thumbnail) = (Candidates::default(), None);
                     out.lanes.push(Lane { frame: frame.info, letterbox: *letterbox, candidates, thumbnail });
                 }
             }
+            place += 1;
         }
-        for (index, lane) in out.lanes.iter_mut().enumerate() {
-            self.lanes.read(index, candidates_max, &mut lane.candidates)?;
+        for lane in 0..of_batch {
+            if let Some(to) = place_of(self.lanes.lost(), lane).and_then(|place| out.lanes.get_mut(place)) {
+                self.lanes.read(lane, candidates_max, &mut to.candidates)?;
+            }
         }
         self.hand_over_thumbnails(&mut out.lanes);
         out.submitted = self.submitted;
@@ -404,6 +404,12 @@ impl Seat {
         out.decode = finished.elapsed();
         Ok(())
     }
+}
+
+/// Where among the lanes of a batch that were read a lane is; `None`: its frame is among the `lost`.
+fn place_of(lost: &[(usize, String)], lane: usize) -> Option<usize> {
+    let before = lost.iter().filter(|(other, _)| *other < lane).count();
+    lost.iter().all(|(other, _)| *other != lane).then(|| lane - before)
 }
 
 impl From<GpuError> for BackendError {
@@ -421,6 +427,7 @@ impl From<GpuError> for BackendError {
 mod tests {
     use super::*;
     use crate::frame::PixelFormat;
+    use crate::gpu::letterbox::LaneEntry;
 
     #[test]
     fn a_frame_that_cannot_be_mapped_is_lost_alone_and_without_libraries_none_can_be() {
@@ -429,13 +436,20 @@ mod tests {
                 (Colour { bt709: true, full_range: false }, Letterbox::new(size, (64, 64), Fit::Centre));
             LaneEntry::new([256; 3], [64, 64, 0], PixelFormat::Nv12, colour, &letterbox, 0)
         };
-        let why = |entry| to_look_at(entry).unwrap().unwrap_err();
-        assert_eq!(to_look_at(Ok(Some(entry((64, 48))))).unwrap(), Ok(entry((64, 48))));
+        let why = |entry| lost_alone(entry).unwrap().unwrap_err();
+        assert_eq!(lost_alone(Ok(Some(entry((64, 48))))).unwrap(), Ok(entry((64, 48))));
         assert!(why(Ok(Some(entry((70_000, 48))))).contains("too large"));
         assert!(why(Ok(None)).contains("host memory"));
         let text = || "an NVMM surface cannot be mapped".to_owned();
         assert_eq!(why(Err(GpuError::Failed(text()))), text());
         assert_eq!(why(Err(GpuError::Config(text()))), text());
-        assert!(matches!(to_look_at(Err(GpuError::Unavailable(text()))), Err(GpuError::Unavailable(_))));
+        assert!(matches!(lost_alone(Err(GpuError::Unavailable(text()))), Err(GpuError::Unavailable(_))));
+    }
+
+    #[test]
+    fn lanes_behind_a_lost_one_move_up() {
+        let lost = [(0, String::new()), (2, String::new())];
+        assert_eq!([0, 1, 2, 3].map(|lane| place_of(&lost, lane)), [None, Some(0), None, Some(1)]);
+        assert_eq!(place_of(&[], 3), Some(3));
     }
 }

@@ -122,6 +122,9 @@ pub struct EngineCalibrateArgs {
 pub struct EngineFileArgs {
     /// A built engine.
     pub engine: PathBuf,
+    /// A plug-in library that it was built with; once for each.
+    #[arg(long, value_name = "FILE")]
+    pub plugins: Vec<PathBuf>,
     /// Print the inspector's own JSON in place of the table.
     #[arg(long)]
     pub json: bool,
@@ -160,6 +163,9 @@ pub struct EngineBenchArgs {
     /// How long to measure.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600))]
     pub seconds: u64,
+    /// A plug-in library that it was built with; once for each [default: the manifest's].
+    #[arg(long, value_name = "FILE")]
+    pub plugins: Vec<PathBuf>,
     /// Without CUDA graphs.
     #[arg(long)]
     pub no_graph: bool,

@@ -158,6 +158,18 @@ pub fn stamp(engine: &Path) -> Result<Stamp, BuiltError> {
     Ok(stamp)
 }
 
+/// Other engines of a model in `engine`'s folder, with their stamps, the newest first. What cannot be read is none.
+pub fn beside_it(engine: &Path, model: &str) -> Vec<(PathBuf, Stamp)> {
+    let Ok(entries) = fs::read_dir(folder_of(engine)) else { return Vec::new() };
+    let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
+    let others = paths.filter(|path| path != engine && path.extension().is_some_and(|end| end == "engine"));
+    let stamped = others.filter_map(|path| stamp(&path).ok().map(|stamp| (path, stamp)));
+    let mut found: Vec<_> = stamped.filter(|(_, stamp)| stamp.model.name == model).collect();
+    // RFC 3339 in UTC, always with as many digits: as text it sorts by time.
+    found.sort_by(|(_, a), (_, b)| b.built.cmp(&a.built));
+    found
+}
+
 /// The bytes of the engine at `engine`, once they have the digest of `stamp`.
 ///
 /// # Errors

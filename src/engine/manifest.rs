@@ -226,6 +226,13 @@ impl Manifest {
         self.sha256 = None;
     }
 
+    /// What the model's pictures and boxes mean, as 64 lower-case hex digits: the same for two models of which one can serve in
+    /// the other's place, size and batch apart. Another version of this program may give others.
+    pub fn meaning(&self) -> String {
+        let input = InputSpec { size: None, ..self.input.clone() };
+        format!("{:x}", Sha256::digest(format!("{:?} {input:?} {:?}", self.labels, self.output)))
+    }
+
     /// Hashes the model file and compares it with `sha256` where that is given; to be called before the model is
     /// loaded. Returns the digest, 64 lower-case hex digits.
     ///

@@ -126,6 +126,9 @@ pub struct Model {
     pub sha256: String,
     /// The precision that it is written in: TensorRT 11 and TensorRT-RTX compute in it, whatever was asked of them.
     pub precision: Precision,
+    /// What its manifest said of its pictures and boxes then ([`super::Manifest::meaning`]); `None` in stamps of before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub meaning: Option<String>,
 }
 
 /// What stands beside an engine file.
@@ -162,6 +165,17 @@ pub struct Machine {
     pub gpu: Option<Gpu>,
 }
 
+/// What an engine is good for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is what is wanted.
+    Good,
+    /// It runs here, and may serve until what is wanted is built: in words, why it is not that.
+    Meanwhile(Vec<String>),
+    /// It cannot serve: in words, why.
+    Unfit(Vec<String>),
+}
+
 /// What configuration and manifest ask for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {
@@ -187,6 +201,22 @@ impl Stamp {
         }
         options_mismatch(&self.options, &wanted.options, &mut facts);
         facts
+    }
+
+    /// What the engine is good for on `machine`, where `wanted` is, and `meaning` is the manifest's. An engine of another
+    /// model or other options serves meanwhile if it takes the same pictures, as many at a time, and its boxes mean the same:
+    /// under another list of labels it would call a person a car.
+    pub fn verdict(&self, machine: &Machine, wanted: &Wanted, meaning: &str) -> Verdict {
+        let facts = self.mismatch(machine, wanted);
+        if facts.is_empty() {
+            return Verdict::Good;
+        }
+        let own = Wanted { model_sha256: None, options: self.options.clone() };
+        let [least, _, most] = self.options.batches;
+        let runs = self.mismatch(machine, &own).is_empty();
+        let takes = self.options.input == wanted.options.input && (least..=most).contains(&wanted.options.batch);
+        let means = self.model.meaning.as_deref() == Some(meaning);
+        if runs && takes && means { Verdict::Meanwhile(facts) } else { Verdict::Unfit(facts) }
     }
 }
 

@@ -112,6 +112,7 @@ pub struct Lanes {
     found: DeviceBuffer,
     overflow: DeviceBuffer,
     overflow_host: Option<Pinned>,
+    lost: Vec<(usize, String)>,
     /// By lane: where frames in host memory pass through.
     uploads: Vec<Option<Upload>>,
     thumbnails: Option<thumbnail::Room>,
@@ -165,6 +166,7 @@ impl Lanes {
             found: DeviceBuffer::new(device, found_bytes)?,
             overflow: DeviceBuffer::new(device, overflow_bytes.max(1))?,
             overflow_host: None,
+            lost: Vec::new(),
             uploads: (0..plan.lanes).map(|_| None).collect(),
             thumbnails: None,
             stream,
@@ -199,11 +201,12 @@ impl Lanes {
     }
 
     /// Starts a batch. `done` is called on a thread of the driver when its candidates are there; it makes no CUDA
-    /// calls. The frames must live until then. At most as many as the plan has lanes.
+    /// calls. The frames must live until then. At most as many as the plan has lanes. A frame that cannot be read costs no
+    /// other: its lane and why are in [`Lanes::lost`].
     ///
     /// # Errors
     ///
-    /// [`GpuError::Failed`] where the device is gone, [`GpuError::Config`] where a frame cannot be read.
+    /// [`GpuError::Failed`] where the device is gone, [`GpuError::Memory`] where it has no room for a frame of the host's.
     pub fn launch(&mut self, frames: &[LaneInput<'_>], done: Box<dyn FnOnce() + Send>) -> Result<(), GpuError> {
         self.enqueue(frames, done).inspect_err(|_| {
             // Part of the work may be under way, and the frames are about to go back.
@@ -214,9 +217,16 @@ impl Lanes {
 
     fn enqueue(&mut self, frames: &[LaneInput<'_>], done: Box<dyn FnOnce() + Send>) -> Result<(), GpuError> {
         self.started.record(&self.stream)?;
+        self.lost.clear();
         for (lane, frame) in frames.iter().enumerate() {
             self.stream.follow(frame.image, &self.decoded)?;
-            let entry = self.entry(lane, frame)?.after(&self.drawn[lane]);
+            let entry = match self.entry(lane, frame)? {
+                Ok(entry) => entry.after(&self.drawn[lane]),
+                Err(why) => {
+                    self.lost.push((lane, why));
+                    LaneEntry::unused()
+                }
+            };
             self.drawn[lane] = entry;
             self.table_host.slice_mut::<LaneEntry>(0, self.plan.lanes)[lane] = entry;
         }
@@ -238,6 +248,11 @@ impl Lanes {
     /// Size and pixels of a lane's thumbnail in the finished batch, as [`thumbnail::Room::get`] has them.
     pub fn thumbnail(&self, lane: usize) -> Option<((u32, u32), &[u8])> {
         self.thumbnails.as_ref().and_then(|room| room.get(lane))
+    }
+
+    /// Lanes of the batch last launched whose frames could not be read, in order, and why.
+    pub fn lost(&self) -> &[(usize, String)] {
+        &self.lost
     }
 
     /// Whether the batch has finished.
@@ -302,13 +317,20 @@ impl Lanes {
         stream.download(&self.found, 0, &mut self.found_host, 0, self.found.len())
     }
 
-    fn entry(&mut self, lane: usize, frame: &LaneInput<'_>) -> Result<LaneEntry, GpuError> {
-        if let Some(entry) = self.plan.entry(frame)? {
-            return Ok(entry);
+    /// What the kernels are told of a frame, or why that frame alone is lost.
+    fn entry(&mut self, lane: usize, frame: &LaneInput<'_>) -> Result<Result<LaneEntry, String>, GpuError> {
+        let mut entry = self.plan.entry(frame);
+        if let (Ok(None), Image::System(image)) = (&entry, frame.image) {
+            let made = |planes| {
+                LaneEntry::new(planes, image.strides, image.format, image.colour, &frame.letterbox, frame.mask)
+            };
+            entry = match self.upload(lane, image) {
+                // The way of a sound frame: what fails here is the device's.
+                Err(GpuError::Failed(text)) => return Err(GpuError::Failed(text)),
+                planes => planes.map(|planes| Some(made(planes))),
+            };
         }
-        let Image::System(image) = frame.image else { return Ok(LaneEntry::unused()) };
-        let planes = self.upload(lane, image)?;
-        Ok(LaneEntry::new(planes, image.strides, image.format, image.colour, &frame.letterbox, frame.mask))
+        lost_alone(entry)
     }
 
     /// Copies a frame of host memory into pinned memory and starts its way to the device.
@@ -331,6 +353,22 @@ impl Lanes {
         }
         self.stream.upload(&upload.host, 0, &upload.device, 0, bytes)?;
         Ok(addresses)
+    }
+}
+
+/// What the kernels are told of a frame, or why that frame alone is lost: others that are read with it are not. Where it is the
+/// device that has gone, what else it was given says so.
+///
+/// # Errors
+///
+/// What is no fault of the frame.
+pub fn lost_alone(entry: Result<Option<LaneEntry>, GpuError>) -> Result<Result<LaneEntry, String>, GpuError> {
+    match entry {
+        Ok(Some(entry)) if entry.is_used() => Ok(Ok(entry)),
+        Ok(Some(_)) => Ok(Err("it is too large for the kernels: 65,535 pixels a side at most".to_owned())),
+        Ok(None) => Ok(Err("it lies in host memory, and was to be looked at on the GPU".to_owned())),
+        Err(GpuError::Config(text) | GpuError::Failed(text)) => Ok(Err(text)),
+        Err(other) => Err(other),
     }
 }
 

@@ -9,7 +9,7 @@ use crate::worker;
 use crossbeam::channel::bounded;
 
 /// Finishes each batch at once, with the outcome scripted for it. All cells of a frame are as bright as its width; one of
-/// width 0 cannot be read.
+/// width 0 cannot be read, neither for its cells nor for the model.
 struct Scripted {
     spec: ModelSpec,
     waiting: VecDeque<Vec<Frame>>,
@@ -47,7 +47,9 @@ impl Backend for Scripted {
             candidates: crate::yolo::Candidates::default(),
             thumbnail: None,
         };
-        out.lanes = frames.into_iter().map(lane).collect();
+        let (read, lost): (Vec<_>, Vec<_>) = frames.into_iter().partition(|frame| frame.info.size.0 > 0);
+        out.lanes = read.into_iter().map(lane).collect();
+        out.lost = lost.into_iter().map(|frame| (frame.info.camera, "it cannot be mapped".to_owned())).collect();
         Ok(true)
     }
 
@@ -172,6 +174,25 @@ fn of_three_batches_the_second_is_lost(error: BackendError) {
 #[test]
 fn a_dropped_batch_is_counted_and_lived_with() {
     of_three_batches_the_second_is_lost(BackendError::DropBatch("a bad frame".to_owned()));
+}
+
+#[test]
+fn a_frame_that_cannot_be_read_costs_no_other_of_its_batch() {
+    let Bench { writer, counters, batches, free, thread, .. } = start(3, Vec::new());
+    for (seq, width) in [(0, 8), (1, 0), (2, 8)] {
+        let mut frame = frame(seq);
+        frame.info.size.0 = width;
+        assert!(writer.put_lossless(frame));
+    }
+    drop(writer);
+    let mut seen = Vec::new();
+    while let Ok(batch) = batches.recv() {
+        seen.extend(batch.lanes.iter().map(|lane| lane.frame.seq));
+        assert!(batch.lost.is_empty(), "the loop has counted them");
+        let _ = free.send(batch);
+    }
+    assert!(thread.join().unwrap().is_ok());
+    assert_eq!((seen, counters.inferred.get(), counters.dropped.get()), (vec![0, 2], 2, 1));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Has an engine built by a program of its own: TensorRT's builder takes minutes, much memory, and trusts what it reads.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, ErrorKind, Read};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -18,7 +18,7 @@ const LIMIT: Duration = Duration::from_secs(6 * 3600);
 /// Between two signs of life.
 const TICK: Duration = Duration::from_secs(1);
 /// What is read of the program's complaints, in bytes: the last lines say why.
-const COMPLAINT_BYTES: u64 = 1 << 16;
+const COMPLAINT_BYTES: usize = 1 << 16;
 
 /// Builds the engine at `path` and waits for it, perhaps `beside` one that serves. `progress` hears of it each second, and
 /// stops it.
@@ -93,10 +93,7 @@ impl Builder {
         }
         if let Some(stderr) = child.stderr.take() {
             worker::spawn("build-err", move || {
-                let mut text = Vec::new();
-                // What was read until then will do.
-                let _ = stderr.take(COMPLAINT_BYTES).read_to_end(&mut text);
-                let _ = complaining.send(String::from_utf8_lossy(&text).into_owned());
+                let _ = complaining.send(last_words(stderr));
             });
         }
         Ok(Self { child, lines, complaints })
@@ -134,6 +131,24 @@ fn read_lines(stdout: ChildStdout, mut take: impl FnMut(ProgressLine) -> bool) {
     }
 }
 
+/// The end of what is said, read to the end: who is not listened to waits, or ends.
+fn last_words(mut said: impl Read) -> String {
+    let (mut text, mut piece) = (Vec::new(), [0; 4096]);
+    loop {
+        match said.read(&mut piece) {
+            Ok(0) => break,
+            Ok(read) => text.extend_from_slice(&piece[..read]),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            // What was read until then will do.
+            Err(_) => break,
+        }
+        if text.len() > 2 * COMPLAINT_BYTES {
+            text.drain(..text.len() - COMPLAINT_BYTES);
+        }
+    }
+    String::from_utf8_lossy(&text).into_owned()
+}
+
 /// The program's own last sentence, else how it ended.
 fn reason(complaint: &str, status: &str) -> String {
     let own = complaint.lines().rev().find_map(|line| line.strip_prefix("watchpost: "));
@@ -152,5 +167,13 @@ mod tests {
         let complaint = "WARN something\nwatchpost: model a.onnx: it is empty: get the file again\n";
         assert_eq!(reason(complaint, "exit status: 69"), "model a.onnx: it is empty: get the file again");
         assert!(reason("", "signal: 11 (SIGSEGV)").contains("SIGSEGV"));
+    }
+
+    #[test]
+    fn of_many_words_the_last_ones_are_kept() {
+        let said = "WARN something that is said again and again\n".repeat(20_000) + "watchpost: the GPU is full\n";
+        let kept = last_words(said.as_bytes());
+        assert!(kept.len() <= 2 * COMPLAINT_BYTES, "{} of {} bytes", kept.len(), said.len());
+        assert_eq!(reason(&kept, "exit status: 69"), "the GPU is full");
     }
 }

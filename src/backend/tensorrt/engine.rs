@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
+use super::candidate::{Candidate, State, wrong_order};
 use super::{Settings, build};
 use crate::backend::{BackendError, Building, Progress};
 use crate::engine::Manifest;
-use crate::engine::built::{self, Name};
-use crate::engine::order::{self, OrderError};
-use crate::engine::stamp::{Stamp, Wanted, refusal, short};
+use crate::engine::built;
+use crate::engine::order;
+use crate::engine::stamp::{Stamp, short};
 use crate::engine::trial::Trial;
 use crate::event::EngineStamp;
 use crate::gpu::error::GpuError;
@@ -17,7 +18,6 @@ use crate::gpu::head::HeadPlan;
 use crate::gpu::kernels::Kernels;
 use crate::gpu::lanes::Plan;
 use crate::gpu::letterbox::InputFormat;
-use crate::gpu::machine;
 use crate::gpu::surface::SurfaceMap;
 use crate::gpu::trt::{Element, Engine, IoTensor, Layout, TrtError};
 use crate::worker;
@@ -40,76 +40,6 @@ pub struct Loaded {
     pub trial: Trial,
 }
 
-/// The engine file that a configuration means, and whether it serves.
-struct Candidate {
-    path: PathBuf,
-    state: State,
-}
-
-enum State {
-    /// It is what is wanted.
-    Good(Stamp),
-    /// It runs on this machine, and is not what is wanted: in words, why.
-    Old(Stamp, String),
-    /// It cannot be run here, or is not there: in words, why.
-    Unusable(String),
-}
-
-impl Candidate {
-    fn find(settings: &Settings) -> Result<Self, BackendError> {
-        let manifest = &settings.manifest;
-        let machine = machine::describe(&settings.library, Some(&settings.device));
-        let path = match (&settings.tensorrt.engine, &settings.state_dir) {
-            (Some(path), _) => path.clone(),
-            (None, folder) => {
-                let name = Name {
-                    model: &manifest.name,
-                    batch: settings.lanes.unwrap_or(1),
-                    precision: manifest.tensorrt.precision,
-                    sm: Some(settings.device.compute_capability()),
-                    gpu: Some(settings.device.name()),
-                    tensorrt: &machine.tensorrt.version,
-                };
-                let beside = settings.manifest_file.parent().unwrap_or(Path::new("")).join("built");
-                name.engine(&folder.as_deref().map_or(beside, built::folder))
-            }
-        };
-        let stamp = match built::stamp(&path) {
-            Ok(stamp) => stamp,
-            Err(error) => return Ok(Self { path, state: State::Unusable(error.to_string()) }),
-        };
-        let own = Wanted { model_sha256: None, options: stamp.options.clone() };
-        let wanted = match settings.lanes {
-            Some(lanes) => order::wanted(manifest, lanes).map_err(wrong_order)?,
-            // The engine was named by hand: the model it was built from is all that is asked.
-            None => Wanted { model_sha256: manifest.sha256.clone(), options: stamp.options.clone() },
-        };
-        let (here, facts) = (stamp.mismatch(&machine, &own), stamp.mismatch(&machine, &wanted));
-        let state = match (here.is_empty(), facts.is_empty()) {
-            (_, true) => State::Good(stamp),
-            (true, false) if fits_in_place(&stamp, &wanted) => {
-                let text = refusal(&path, &facts);
-                State::Old(stamp, text)
-            }
-            _ => State::Unusable(refusal(&path, &facts)),
-        };
-        Ok(Self { path, state })
-    }
-}
-
-/// Whether an engine of another model or other options can serve until the wanted one is built: same input, same batch.
-fn fits_in_place(stamp: &Stamp, wanted: &Wanted) -> bool {
-    let [least, _, most] = stamp.options.batches;
-    stamp.options.input == wanted.options.input && (least..=most).contains(&wanted.options.batch)
-}
-
-fn wrong_order(error: OrderError) -> BackendError {
-    match error {
-        OrderError::Read { .. } => BackendError::Unavailable(error.to_string()),
-        OrderError::Manifest(_) | OrderError::Shapes { .. } => BackendError::Config(error.to_string()),
-    }
-}
-
 /// The engine is there, or can be built: a look before anything is started.
 ///
 /// # Errors
@@ -121,11 +51,11 @@ pub fn look(settings: &Settings) -> Result<(), BackendError> {
 
 fn look_at(settings: &Settings, candidate: &Candidate) -> Result<(), BackendError> {
     match &candidate.state {
-        State::Good(_) => Ok(()),
-        State::Old(..) | State::Unusable(_) if settings.tensorrt.build => {
+        State::Good(..) => Ok(()),
+        State::Old { .. } | State::Unusable(_) if settings.tensorrt.build => {
             order::of(&settings.manifest, settings.lanes).map(drop).map_err(wrong_order)
         }
-        State::Old(_, text) | State::Unusable(text) => Err(BackendError::Unavailable(text.clone())),
+        State::Old { text, .. } | State::Unusable(text) => Err(BackendError::Unavailable(text.clone())),
     }
 }
 
@@ -141,11 +71,11 @@ pub fn check(settings: &Settings) -> Result<(), BackendError> {
     settings.device.bind()?;
     match &candidate.state {
         // Nothing is written by a look.
-        State::Good(stamp) => {
+        State::Good(at, stamp) => {
             let bare = Settings { state_dir: None, ..settings.clone() };
-            load(&bare, &candidate.path, stamp)?.map(drop).map_err(|Unfit(text)| BackendError::Unavailable(text))
+            load(&bare, at, stamp)?.map(drop).map_err(|Unfit(text)| BackendError::Unavailable(text))
         }
-        State::Old(_, text) | State::Unusable(text) => {
+        State::Old { text, .. } | State::Unusable(text) => {
             settings.library.find_parser().map_err(|error| BackendError::Unavailable(error.to_string()))?;
             Kernels::load(&settings.device, None)?;
             println!("{text}; `watchpost run` does that");
@@ -165,19 +95,22 @@ pub fn open(settings: &Settings, progress: &Progress) -> Result<Loaded, BackendE
     let candidate = Candidate::find(settings)?;
     let path = candidate.path;
     let unfit = match candidate.state {
-        State::Good(stamp) => match load(settings, &path, &stamp)? {
+        State::Good(at, stamp) => match load(settings, &at, &stamp)? {
             Ok(loaded) => return Ok(loaded),
             Err(Unfit(text)) => text,
         },
-        State::Old(stamp, text) if settings.tensorrt.build => match load(settings, &path, &stamp)? {
-            Ok(loaded) => {
-                tracing::warn!("{text}; the old one serves until a new one is built");
+        State::Old { at, stamp, text } if settings.tensorrt.build => match load(settings, &at, &stamp) {
+            Ok(Ok(loaded)) => {
+                tracing::warn!("{text}; {} serves until a new one is built", at.display());
                 build_beside(settings, path, progress);
                 return Ok(loaded);
             }
-            Err(Unfit(text)) => text,
+            Ok(Err(Unfit(text))) => text,
+            // What the manifest says now may not fit an engine of before. The one that is built will.
+            Err(BackendError::Config(text) | BackendError::Unavailable(text)) => text,
+            Err(error) => return Err(error),
         },
-        State::Old(_, text) | State::Unusable(text) => text,
+        State::Old { text, .. } | State::Unusable(text) => text,
     };
     if !settings.tensorrt.build {
         return Err(BackendError::Unavailable(format!("{unfit}, or set engine.tensorrt.build = true")));
@@ -189,8 +122,8 @@ pub fn open(settings: &Settings, progress: &Progress) -> Result<Loaded, BackendE
     // What the engine needs beside itself is looked for before minutes are spent on it.
     Kernels::load(&settings.device, kernel_cache(settings).as_deref())?;
     tracing::warn!("{unfit}; it is being built now");
-    let stamp = build_wanted(settings, &path, progress, false)?;
-    load(settings, &path, &stamp)?.map_err(|Unfit(text)| BackendError::Unavailable(text))
+    let (at, stamp) = build_wanted(settings, &path, progress, false)?;
+    load(settings, &at, &stamp)?.map_err(|Unfit(text)| BackendError::Unavailable(text))
 }
 
 /// Builds what is wanted. An engine that does not fit even then would be built again and again.
@@ -199,11 +132,11 @@ fn build_wanted(
     path: &Path,
     progress: &Progress,
     beside: bool,
-) -> Result<Stamp, BackendError> {
+) -> Result<(PathBuf, Stamp), BackendError> {
     build::run(settings, path, progress, beside)?;
     match Candidate::find(settings)?.state {
-        State::Good(stamp) => Ok(stamp),
-        State::Old(_, text) | State::Unusable(text) => {
+        State::Good(at, stamp) => Ok((at, stamp)),
+        State::Old { text, .. } | State::Unusable(text) => {
             Err(BackendError::Unavailable(format!("the engine that was just built does not fit: {text}")))
         }
     }

@@ -10,9 +10,9 @@ use crate::cli::engine::EngineBenchArgs;
 use crate::cli::{Code, Failure};
 use crate::cmd::status_line::Progress;
 use crate::engine::built;
+use crate::engine::order;
 use crate::engine::stamp::Wanted;
 use crate::gpu::alone;
-use crate::gpu::trt::Engine;
 use crate::logging::Console;
 
 /// What was measured.
@@ -33,14 +33,14 @@ struct Figures {
 
 /// Runs it and prints the figures.
 pub fn run(args: &EngineBenchArgs, console: &Console) -> Result<(), Failure> {
-    let (host, path) = find(args)?;
+    let Found { host, path, plugins } = find(args)?;
     let stamp = built::stamp(&path)?;
     let bytes = built::load(&path, &stamp)?;
     let batch = args.batch.map_or(stamp.options.batch, usize::from);
     let options = crate::engine::stamp::Options { batch, ..stamp.options.clone() };
     host.check(&path, &stamp, Some(&Wanted { model_sha256: None, options }))?;
     let device = host.device()?;
-    let engine = Engine::load(&host.library, &bytes, stamp.options.dla_core)?;
+    let engine = host.load(&path, &bytes, &stamp, &plugins)?;
     let contexts = usize::from(args.contexts);
     let time = Duration::from_secs(args.seconds);
     let progress = Progress::new(console, "measuring", 1, Instant::now());
@@ -80,15 +80,26 @@ fn print(figures: &Figures, json: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The machine, and the engine given or, of a manifest, the one that lies beside it.
-fn find(args: &EngineBenchArgs) -> Result<(Host, PathBuf), Failure> {
+/// What is to be measured, and where.
+struct Found {
+    host: Host,
+    path: PathBuf,
+    plugins: Vec<PathBuf>,
+}
+
+/// The machine, and the engine given or, of a manifest, the one that `engine build` puts beside it.
+fn find(args: &EngineBenchArgs) -> Result<Found, Failure> {
+    let plugins = args.plugins.clone();
     if args.engine.extension().is_none_or(|ending| ending != "toml") {
         // A file that is not there is told before a library that is not.
         built::stamp(&args.engine)?;
-        return Ok((Host::open(&args.machine, &Configured::default())?, args.engine.clone()));
+        let host = Host::open(&args.machine, &Configured::default())?;
+        return Ok(Found { host, path: args.engine.clone(), plugins });
     }
-    let subject = Subject::of_manifest(&args.engine)?;
+    let Subject { manifest, folder, .. } = Subject::of_manifest(&args.engine)?;
+    let batch = order::of(&manifest, args.batch.map(usize::from))?.wanted.options.batch;
     let host = Host::open(&args.machine, &Configured::default())?;
-    let path = host.engine_in(&subject.folder, &subject.manifest, args.batch.map_or(1, usize::from));
-    Ok((host, path))
+    let path = host.engine_in(&folder, &manifest, batch);
+    let plugins = if plugins.is_empty() { manifest.tensorrt.plugins } else { plugins };
+    Ok(Found { host, path, plugins })
 }

@@ -108,6 +108,10 @@ fn check_precision(host: &Host, order: &Order) -> Result<(), Failure> {
         }
         return Ok(());
     }
+    if wanted == Precision::Int8 && written == Precision::Fp16 {
+        let text = "the model is written in float16, of which INT8 cannot be made: export it in float32".to_owned();
+        return Err(Failure::new(Code::Config, text));
+    }
     if written == Precision::Int8 && wanted != Precision::Int8 {
         let text = format!(
             "the model is quantized, {wanted} is wanted: set precision = \"int8\", or give the model before"
@@ -195,6 +199,7 @@ fn stamp(subject: &Subject, order: &Order, host: &Host, took: Duration) -> Stamp
             name: subject.manifest.name.clone(),
             sha256: order.wanted.model_sha256.clone().unwrap_or_default(),
             precision: order.written,
+            meaning: Some(subject.manifest.meaning()),
         },
         tensorrt: host.machine.tensorrt.clone(),
         gpu: host.machine.gpu.clone(),

@@ -50,9 +50,12 @@ pub fn run(args: &EngineCheckArgs) -> Result<(), Failure> {
     let batch = args.batch.map(usize::from).or(stamp.as_ref().map(|(_, stamp)| stamp.options.batch));
     let order = order::of(&manifest, batch)?;
     let host = Host::open(&args.machine, &Configured::default())?;
+    let mut lines = Vec::new();
     if let Some((engine, stamp)) = &stamp {
-        host.check(engine, stamp, Some(&order.wanted))?;
-        println!("{}: good for this machine and manifest", engine.display());
+        match host.check(engine, stamp, Some(&order.wanted)) {
+            Ok(()) => println!("{}: good for this machine and manifest", engine.display()),
+            Err(failure) => lines.push(failure.text),
+        }
     }
     for plugins in &manifest.tensorrt.plugins {
         host.library.load_plugins(plugins)?;
@@ -61,11 +64,9 @@ pub fn run(args: &EngineCheckArgs) -> Result<(), Failure> {
     let model = manifest.model.display();
     if refused.is_empty() {
         println!("{model}: {} takes every operator", host.library.name());
-        return Ok(());
     }
-    let lines: Vec<String> =
-        refused.iter().map(|refused| format!("model {model}: {}", sentence(refused))).collect();
-    Err(Failure::new(Code::Unavailable, lines.join("\n")))
+    lines.extend(refused.iter().map(|refused| format!("model {model}: {}", sentence(refused))));
+    if lines.is_empty() { Ok(()) } else { Err(Failure::new(Code::Unavailable, lines.join("\n"))) }
 }
 
 fn sentence(refused: &Refused) -> String {

@@ -24,7 +24,7 @@ pub fn run(args: &EngineFileArgs) -> Result<(), Failure> {
     let host = Host::open(&args.machine, &Configured::default())?;
     host.check(path, &stamp, None)?;
     let device = host.device()?;
-    let engine = Engine::load(&host.library, &bytes, stamp.options.dla_core)?;
+    let engine = host.load(path, &bytes, &stamp, &args.plugins)?;
     let json = engine.layers()?;
     if args.json {
         println!("{json}");

@@ -20,7 +20,7 @@ use crate::engine::stamp::{Machine, Stamp, Wanted, refusal};
 use crate::gpu::device::Device;
 use crate::gpu::error::GpuError;
 use crate::gpu::machine;
-use crate::gpu::trt::{Library, TrtError};
+use crate::gpu::trt::{Engine, Library, TrtError};
 use crate::logging::Console;
 
 /// Runs one of them.
@@ -128,6 +128,17 @@ impl Host {
                 format!("{} needs an NVIDIA GPU for this: run it on a machine that has one", self.library.name());
             Failure::new(Code::Unavailable, text)
         })
+    }
+
+    /// Opens a built engine with the plug-in libraries that it needs.
+    fn load(&self, path: &Path, bytes: &[u8], stamp: &Stamp, plugins: &[PathBuf]) -> Result<Engine, Failure> {
+        if plugins.is_empty() && !stamp.options.plugins.is_empty() {
+            let text =
+                format!("engine {}: it was built with plug-in libraries: give them as --plugins", path.display());
+            return Err(Failure::new(Code::Config, text));
+        }
+        plugins.iter().try_for_each(|plugin| self.library.load_plugins(plugin))?;
+        Ok(Engine::load(&self.library, bytes, stamp.options.dla_core)?)
     }
 
     /// The stamp fits this machine and `wanted`, or what it was built for where nothing is wanted.

@@ -135,6 +135,28 @@ fn a_write_that_fails_leaves_the_old_engine() {
 }
 
 #[test]
+fn other_engines_of_a_model_are_found_the_newest_first() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let wanted = dir.path().join("m-b16-int8-sm90-trt8.engine");
+    assert!(beside_it(&wanted, "m").is_empty());
+    for (file, model, built) in [
+        ("m-b16-fp16-sm90-trt8.engine", "m", "2026-01-01T10:00:00.000Z"),
+        ("m-b16-fp32-any-trt8.engine", "m", "2026-03-01T10:00:00.000Z"),
+        ("n-b16-fp16-sm90-trt8.engine", "n", "2026-02-01T10:00:00.000Z"),
+        ("m-b16-int8-sm90-trt8.engine", "m", "2026-04-01T10:00:00.000Z"),
+    ] {
+        let mut stamp = Stamp { built: built.to_owned(), ..stamp() };
+        stamp.model.name = model.to_owned();
+        write(&dir.path().join(file), b"plan", &mut stamp).expect("written");
+    }
+    fs::write(dir.path().join("unstamped.engine"), b"plan").unwrap();
+    fs::write(dir.path().join("timing.cache"), b"times").unwrap();
+    let found: Vec<String> = beside_it(&wanted, "m").iter().map(|(path, _)| path.display().to_string()).collect();
+    let at = |file: &str| dir.path().join(file).display().to_string();
+    assert_eq!(found, [at("m-b16-fp32-any-trt8.engine"), at("m-b16-fp16-sm90-trt8.engine")]);
+}
+
+#[test]
 fn caches_may_be_missing() {
     let dir = tempfile::tempdir().expect("a folder");
     let path = dir.path().join("timing.cache");

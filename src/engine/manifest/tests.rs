@@ -284,3 +284,23 @@ fn a_model_is_held_against_its_digest() {
     std::fs::write(&path, vec![b'#'; (1 << 20) + 1]).expect("a file");
     assert!(matches!(Manifest::load(&path), Err(ManifestError::Read { .. })));
 }
+
+#[test]
+fn models_mean_the_same_where_labels_pictures_and_heads_do() {
+    let of =
+        |more: &str| parse(&format!("name = \"m\"\nmodel = \"m.onnx\"\n{more}")).expect("a manifest").meaning();
+    let meaning = of("labels = [\"a\", \"b\"]\n");
+    assert_eq!(meaning.len(), 64);
+    for same in
+        ["[thresholds]\nconfidence = 0.1\n", "[tensorrt]\nprecision = \"int8\"\n", "[input]\nsize = [320, 320]\n"]
+    {
+        assert_eq!(of(&format!("labels = [\"a\", \"b\"]\n{same}")), meaning, "{same}");
+    }
+    for other in [
+        "labels = [\"b\", \"a\"]\n",
+        "labels = [\"a\", \"b\"]\n[input]\nchannels = \"bgr\"\n",
+        "labels = [\"a\", \"b\"]\n[output]\nhead = \"yolox\"\n",
+    ] {
+        assert_ne!(of(other), meaning, "{other}");
+    }
+}

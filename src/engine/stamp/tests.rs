@@ -10,7 +10,12 @@ pub(crate) fn stamp() -> Stamp {
         built: "2026-03-01T10:00:00.000Z".to_owned(),
         seconds: 36,
         sha256: "ab".repeat(32),
-        model: Model { name: "m".to_owned(), sha256: "cd".repeat(32), precision: Precision::Fp32 },
+        model: Model {
+            name: "m".to_owned(),
+            sha256: "cd".repeat(32),
+            precision: Precision::Fp32,
+            meaning: Some("01".repeat(32)),
+        },
         tensorrt: Runtime { flavour: Flavour::TensorRT, version: "8.5.3.1".to_owned() },
         gpu: Some(gpu("NVIDIA H100 80GB HBM3", "9.0")),
         options: options(),
@@ -149,4 +154,29 @@ fn precisions_have_names() {
         assert_eq!(Precision::from_name(precision.name()), Some(precision));
     }
     assert_eq!(Precision::from_name("bf16"), None);
+}
+
+#[test]
+fn an_engine_serves_meanwhile_where_its_boxes_mean_what_is_wanted() {
+    let meaning = "01".repeat(32);
+    let verdict = |stamp: &Stamp, wanted: &Wanted| stamp.verdict(&machine(), wanted, &meaning);
+    let other_model = Wanted { model_sha256: Some("ee".repeat(32)), ..wanted() };
+    let other_precision = Wanted { options: Options { precision: Precision::Int8, ..options() }, ..wanted() };
+    let with = |options: Options| Wanted { options, ..other_model.clone() };
+    assert_eq!(verdict(&stamp(), &wanted()), Verdict::Good);
+    for wanted in [&other_model, &other_precision] {
+        assert!(matches!(verdict(&stamp(), wanted), Verdict::Meanwhile(facts) if facts.len() == 1));
+    }
+    for wanted in [with(Options { input: (320, 320), ..options() }), with(Options { batch: 8, ..options() })] {
+        assert!(matches!(verdict(&stamp(), &wanted), Verdict::Unfit(_)));
+    }
+    let elsewhere = Machine { gpu: Some(gpu("NVIDIA L4", "8.9")), ..machine() };
+    assert!(matches!(stamp().verdict(&elsewhere, &other_model, &meaning), Verdict::Unfit(_)));
+    // Other labels, or a stamp that does not say: as good as none for another model, and all the same for its own.
+    let mut silent = stamp();
+    silent.model.meaning = None;
+    for (stamp, meaning) in [(&stamp(), "02".repeat(32)), (&silent, meaning.clone())] {
+        assert!(matches!(stamp.verdict(&machine(), &other_model, &meaning), Verdict::Unfit(_)));
+        assert_eq!(stamp.verdict(&machine(), &wanted(), &meaning), Verdict::Good);
+    }
 }
