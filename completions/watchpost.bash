@@ -270,7 +270,7 @@ _watchpost() {
             return 0
             ;;
         watchpost__subcmd__engine__subcmd__bench)
-            opts="-h --batch --contexts --seconds --no-graph --json --tensorrt --device --log --help"
+            opts="-h --batch --contexts --seconds --plugins --no-graph --json --tensorrt --device --log --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -285,6 +285,10 @@ _watchpost() {
                     return 0
                     ;;
                 --seconds)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --plugins)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -552,12 +556,16 @@ _watchpost() {
             return 0
             ;;
         watchpost__subcmd__engine__subcmd__inspect)
-            opts="-h --json --tensorrt --device --log --help"
+            opts="-h --plugins --json --tensorrt --device --log --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --plugins)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --tensorrt)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

@@ -93,6 +93,7 @@ complete -c watchpost -n "__fish_watchpost_using_subcommand engine; and __fish_s
 complete -c watchpost -n "__fish_watchpost_using_subcommand engine; and __fish_seen_subcommand_from calibrate" -l out -d 'Where they go; put this path into the manifest as `tensorrt.calibration`' -r -F
 complete -c watchpost -n "__fish_watchpost_using_subcommand engine; and __fish_seen_subcommand_from calibrate" -l log -d 'What is logged, such as `debug` or `info,watchpost::camera=debug` (also WATCHPOST_LOG)' -r
 complete -c watchpost -n "__fish_watchpost_using_subcommand engine; and __fish_seen_subcommand_from calibrate" -s h -l help -d 'Print help'
+complete -c watchpost -n "__fish_watchpost_using_subcommand engine; and __fish_seen_subcommand_from inspect" -l plugins -d 'A plug-in library that it was built with; once for each' -r -F
 complete -c watchpost -n "__fish_watchpost_using_subcommand engine; and __fish_seen_subcommand_from inspect" -l tensorrt -d 'Folder of libnvinfer and the ONNX parser [default: the configuration\'s, else the loader\'s path]' -r -F
 complete -c watchpost -n "__fish_watchpost_using_subcommand engine; and __fish_seen_subcommand_from inspect" -l device -d 'Number of the CUDA device [default: the configuration\'s, else 0]' -r
 complete -c watchpost -n "__fish_watchpost_using_subcommand engine; and __fish_seen_subcommand_from inspect" -l log -d 'What is logged, such as `debug` or `info,watchpost::camera=debug` (also WATCHPOST_LOG)' -r
@@ -107,6 +108,7 @@ complete -c watchpost -n "__fish_watchpost_using_subcommand engine; and __fish_s
 complete -c watchpost -n "__fish_watchpost_using_subcommand engine; and __fish_seen_subcommand_from bench" -l batch -d 'Frames a call [default: what the engine was tuned for]' -r
 complete -c watchpost -n "__fish_watchpost_using_subcommand engine; and __fish_seen_subcommand_from bench" -l contexts -d 'Contexts at work at once' -r
 complete -c watchpost -n "__fish_watchpost_using_subcommand engine; and __fish_seen_subcommand_from bench" -l seconds -d 'How long to measure' -r
+complete -c watchpost -n "__fish_watchpost_using_subcommand engine; and __fish_seen_subcommand_from bench" -l plugins -d 'A plug-in library that it was built with; once for each [default: the manifest\'s]' -r -F
 complete -c watchpost -n "__fish_watchpost_using_subcommand engine; and __fish_seen_subcommand_from bench" -l tensorrt -d 'Folder of libnvinfer and the ONNX parser [default: the configuration\'s, else the loader\'s path]' -r -F
 complete -c watchpost -n "__fish_watchpost_using_subcommand engine; and __fish_seen_subcommand_from bench" -l device -d 'Number of the CUDA device [default: the configuration\'s, else 0]' -r
 complete -c watchpost -n "__fish_watchpost_using_subcommand engine; and __fish_seen_subcommand_from bench" -l log -d 'What is logged, such as `debug` or `info,watchpost::camera=debug` (also WATCHPOST_LOG)' -r

@@ -244,8 +244,8 @@ struct Run<'a> {
     model: Arc<Model>,
     /// The cameras of each batch in flight, and since when it is, the oldest first.
     in_flight: VecDeque<(Vec<CameraId>, Instant)>,
-    /// Frames are with the backend for the motion gate.
-    looking: bool,
+    /// Frames are with the backend for the motion gate, since then.
+    looking: Option<Instant>,
     /// A batch has come out whole.
     proven: bool,
     /// An empty batch to collect into.
@@ -261,7 +261,7 @@ impl<'a> Run<'a> {
             backend,
             model,
             in_flight: VecDeque::new(),
-            looking: false,
+            looking: None,
             proven: false,
             spare,
             logged: None,
@@ -271,9 +271,9 @@ impl<'a> Run<'a> {
     fn serve(&mut self, slots: &mut Slots) -> Result<End, BackendError> {
         let mut swap = false;
         loop {
-            // A batch that never ends is no progress, however often it is asked for.
-            let now = Instant::now();
-            self.inference.heart.beat(self.in_flight.front().map_or(now, |(_, since)| *since));
+            // A batch or a look that never ends is no progress, however often it is asked for.
+            let begun = self.in_flight.front().map(|(_, since)| *since).into_iter().chain(self.looking).min();
+            self.inference.heart.beat(begun.unwrap_or_else(Instant::now));
             if !self.collect(slots)? {
                 return Ok(End::Finished);
             }
@@ -281,11 +281,11 @@ impl<'a> Run<'a> {
             let came = self.inference.arrivals.count();
             slots.update();
             swap |= self.inference.swaps.try_recv().is_ok();
-            if swap && self.in_flight.is_empty() && !self.looking {
+            if swap && self.in_flight.is_empty() && self.looking.is_none() {
                 return Ok(End::Swap);
             }
             let last = slots.closed && self.inference.stopping.load(Ordering::Relaxed);
-            if last && self.in_flight.is_empty() && !self.looking {
+            if last && self.in_flight.is_empty() && self.looking.is_none() {
                 return Ok(End::Finished);
             }
             let swap_or_last = swap || last;
@@ -323,12 +323,12 @@ impl<'a> Run<'a> {
 
     /// Shows the motion gate the frames in device memory that have come meanwhile.
     fn look(&mut self, slots: &mut Slots) -> Result<(), BackendError> {
-        let frames = if self.looking { Vec::new() } else { slots.unjudged() };
+        let frames = if self.looking.is_some() { Vec::new() } else { slots.unjudged() };
         if frames.is_empty() {
             return Ok(());
         }
         match self.backend.look(frames) {
-            Ok(()) => self.looking = true,
+            Ok(()) => self.looking = Some(Instant::now()),
             Err(error) => {
                 slots.inlets.iter_mut().for_each(Inlet::lose);
                 self.tolerate(error)?;
@@ -339,7 +339,7 @@ impl<'a> Run<'a> {
 
     /// Lets the motion gate judge what it was shown, once that has been looked at.
     fn judge(&mut self, slots: &mut Slots) -> Result<(), BackendError> {
-        if !self.looking {
+        if self.looking.is_none() {
             return Ok(());
         }
         let mut lost = None;
@@ -352,9 +352,10 @@ impl<'a> Run<'a> {
             self.complain(&lost);
         }
         match end {
-            Ok(done) => self.looking = !done,
+            Ok(true) => self.looking = None,
+            Ok(false) => {}
             Err(error) => {
-                self.looking = false;
+                self.looking = None;
                 slots.inlets.iter_mut().for_each(Inlet::lose);
                 self.tolerate(error)?;
             }

@@ -5,6 +5,9 @@ extern crate watchpost;
 
 mod support;
 
+#[path = "engine/frames.rs"]
+mod frames_on_a_gpu;
+
 #[allow(dead_code)]
 #[path = "support/gpu.rs"]
 mod gpu;
@@ -19,7 +22,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use crossbeam::channel::bounded;
+use crossbeam::channel::{Receiver, bounded};
 use serde_json::Value;
 use support::assets::find_assets;
 use support::clips::{CLIP_FRAMES, Clip, clip};
@@ -32,7 +35,7 @@ use watchpost::engine::Manifest;
 use watchpost::engine::built::{self, ProgressLine};
 use watchpost::engine::calibration::{self, Calibration, Frames};
 use watchpost::engine::stamp::{Flavour, Gpu, Precision, Stamp};
-use watchpost::frame::{CameraId, CudaImage, Frame, Image, PixelFormat, SystemImage};
+use watchpost::frame::{CameraId, CudaImage, Frame, Image, PixelFormat, Planes, SystemImage};
 use watchpost::gpu::device::Device;
 use watchpost::gpu::memory::DeviceBuffer;
 use watchpost::gpu::stream::Stream;
@@ -220,6 +223,23 @@ fn mismatches(site: &Site, path: &Path, run: &dyn Fn(&[&str]) -> Ended) {
     assert!(site.path("tiny.onnx").exists());
 }
 
+/// Without a GPU it gets as far as the GPU.
+#[test]
+fn of_a_manifest_the_engine_that_was_built_beside_it_is_timed() {
+    let Some(library) = rtx() else { return };
+    let site = Site::new();
+    site.write("tiny.onnx", onnx::yolov8_of_four());
+    let run = |words: &[&str]| engine(site.0.path(), &[words, &["--tensorrt", &library]].concat());
+    run(&["bench", "tiny.toml"]).says_in_one_line(UNAVAILABLE, &["tiny-b4-", "there is no such file"]);
+    let built = run(&["build", "--manifest", "tiny.toml"]);
+    assert_eq!(built.code, Some(0), "{built:#?}");
+    let stamp = built::stamp(&only_engine(&site.path("built"))).unwrap();
+    let manifest = Manifest::load(&site.path("tiny.toml")).unwrap();
+    assert_eq!((stamp.options.batch, stamp.model.meaning), (4, Some(manifest.meaning())));
+    run(&["bench", "tiny.toml"]).says_in_one_line(UNAVAILABLE, &["needs an NVIDIA GPU for this"]);
+    run(&["bench", "tiny.toml", "--batch", "8"]).says_in_one_line(CONFIG, &["it takes batches of 4, not of 8"]);
+}
+
 /// TensorRT's folder on a machine with a GPU (WATCHPOST_TENSORRT); `None`, with a word about it, elsewhere.
 fn on_a_gpu() -> Option<String> {
     let Err(why) = Device::open(0).map(drop) else {
@@ -268,74 +288,14 @@ fn on_a_gpu_engines_run_and_are_timed() {
                 .says_in_one_line(UNAVAILABLE, &["its batch varies, and it was built for 2 at once"]);
         }
     }
+    // Of a manifest: the one that was built beside it.
+    assert_eq!(run(&["build", "--manifest", "tiny.toml"]).code, Some(0));
+    let timed = run(&["bench", "tiny.toml", "--seconds", "1"]);
+    assert_eq!(timed.code, Some(0), "{timed:#?}");
     let mut foreign = built::stamp(&site.path("fp16.engine")).unwrap();
     foreign.gpu = foreign.gpu.map(|gpu| Gpu { name: "NVIDIA H299".to_owned(), ..gpu });
     site.write("fp16.engine.toml", toml::to_string(&foreign).unwrap());
     run(&["inspect", "fp16.engine"]).says_in_one_line(UNAVAILABLE, &["it was built on NVIDIA H299 (SM "]);
-}
-
-/// Frames of host memory and of the GPU's, one of them masked, through a real engine: what is asked for comes with a
-/// thumbnail as the host makes it, batch after batch in the same buffers.
-#[test]
-fn on_a_gpu_frames_come_with_thumbnails() {
-    let Some(library) = on_a_gpu() else { return };
-    let site = Site::new();
-    site.write("tiny.onnx", onnx::yolov8_convolution());
-    let words = ["build", "--manifest", "tiny.toml", "--precision", "fp32", "--batch", "4", "--out", "tiny.engine"];
-    let built = engine(site.0.path(), &[&words[..], &["--tensorrt", &library]].concat());
-    assert_eq!(built.code, Some(0), "{built:#?}");
-    let (library, engine) = (Some(library.into()), Some(site.path("tiny.engine")));
-    let tensorrt = TensorrtConfig { library, engine, device: 0, contexts: 2, build: false };
-    let manifest = Manifest::load(&site.path("tiny.toml")).unwrap();
-    let settings = tensorrt::Settings::of_engine(&tensorrt, &manifest).unwrap();
-    let (wake, woken) = bounded(1);
-    let mut backend = TensorRt::open(&settings, wake, &backend::nothing_is_built()).unwrap();
-    let thumbnails = Thumbnails::new(4, ThumbnailMetrics::default());
-    let asked = thumbnails.asked();
-    backend.set_thumbnails(thumbnails);
-    let device = Device::open(0).unwrap();
-    let (pool, mut shrink) = (Pool::new(4, ThumbnailMetrics::default()), Shrink::default());
-    let mask = Arc::new(RegionMask::new(vec![vec![[0.0, 0.0], [0.6, 0.0], [0.3, 1.0]]]));
-    let (mut rng, mut wall) = (fastrand::Rng::with_seed(31), SystemTime::UNIX_EPOCH);
-    for sizes in [[(1920, 1080), (703, 577), (64, 48)], [(641, 3), (1280, 720), (64, 48)], [(3840, 2160); 3]] {
-        // So far apart that each of a camera's frames is due.
-        wall += Duration::from_secs(1);
-        let (mut frames, mut expected) = (Vec::new(), Vec::new());
-        for (number, size) in sizes.into_iter().enumerate() {
-            let camera = CameraId::new(&format!("camera{number}"));
-            let format = if number == 1 { PixelFormat::I420 } else { PixelFormat::Nv12 };
-            let image = gpu::noise(&mut rng, size, format);
-            let mask = (number == 0).then(|| Arc::clone(&mask));
-            if number < 2 {
-                asked.ask(&camera);
-                expected.push(pool.take().unwrap().write(&image, mask.as_deref(), &mut shrink));
-            }
-            let image = if number == 0 { on_the_device(&device, image) } else { Image::System(image) };
-            let mut frame = Frame { image, mask, ..Frame::solid(&camera, size, Instant::now()) };
-            frame.info.captured.wall = wall;
-            frames.push(frame);
-        }
-        backend.submit(frames).unwrap();
-        let mut batch = Batch::new(Instant::now());
-        while !backend.try_collect(&mut batch).unwrap() {
-            woken.recv_timeout(Duration::from_secs(30)).unwrap();
-        }
-        let got: Vec<_> = batch.lanes.iter().filter_map(|lane| lane.thumbnail.as_ref()).collect();
-        assert!(got.len() >= 2 && got[0].is_asked() && got[1].is_asked(), "{sizes:?}: {got:?}");
-        for (got, expected) in got.into_iter().zip(&expected) {
-            assert_eq!((got.size(), got.colour()), (expected.size(), expected.colour()));
-            assert!(got.planes() == expected.planes(), "{sizes:?}: {got:?}");
-        }
-    }
-}
-
-/// The same frame in device memory.
-fn on_the_device(device: &Device, image: SystemImage) -> Image {
-    let stream = Stream::new(device).unwrap();
-    let buffers = [0, 1, 2].map(|plane| on_device::upload(&stream, image.planes.plane(plane)));
-    let planes = buffers.each_ref().map(DeviceBuffer::address);
-    let SystemImage { format, width, height, strides, colour, .. } = image;
-    Image::Cuda(CudaImage { format, width, height, planes, strides, colour, stream: 0, loan: Box::new(buffers) })
 }
 
 #[test]

@@ -279,6 +279,12 @@ fn plugins_that_are_none_are_refused_in_words() {
     );
     let refused = rtx.load_plugins(&folder.path().join("libunwilling.so")).unwrap_err();
     assert!(sentence(&refused).contains("libunwilling.so"), "{refused}");
+    // An engine is opened again and again, and TensorRT knows its plugins by then.
+    let once = "static int calls; int initLibNvInferPlugins(void *l, const char *n) { return ++calls == 1; }";
+    library(folder.path(), "libonce.so", once, &[]);
+    for _ in 0..3 {
+        rtx.load_plugins(&folder.path().join("libonce.so")).unwrap();
+    }
     let silent = folder.path().join("libsilent.so");
     fs::set_permissions(&silent, Permissions::from_mode(0o757)).unwrap();
     let refused = rtx.load_plugins(&silent).unwrap_err();

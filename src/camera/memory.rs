@@ -82,7 +82,7 @@ pub fn image(buffer: gst::Buffer, caps: &gst::CapsRef, info: &VideoInfo) -> Resu
     match Memory::of_caps(caps) {
         Memory::System => system(buffer, info, format),
         Memory::Cuda => cuda::image(buffer, info, format, colour(info)).map(Image::Cuda),
-        Memory::Nvmm => nvmm::image(buffer, colour(info)),
+        Memory::Nvmm => nvmm::image(buffer, (info.width(), info.height()), colour(info)),
     }
 }
 

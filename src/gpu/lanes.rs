@@ -140,8 +140,18 @@ impl Lanes {
         let picture = DeviceBuffer::new(device, plan.format.bytes(plan.lanes))?;
         context.set_address(&plan.picture, picture.address())?;
         let size = plan.size.as_ref().map(|(name, content)| feed(&mut context, &stream, device, name, content));
+        let tensors = engine.tensors();
         let mut outputs = Vec::with_capacity(plan.outputs.len());
         for (name, bytes) in &plan.outputs {
+            // The engine knows, once its inputs' shapes are set. What varies with the batch need not be the batch.
+            let shape = context.shape(name);
+            let needed = match (tensors.iter().find(|tensor| tensor.name == *name), &shape) {
+                (Some(tensor), Some(shape)) => Some(tensor.bytes(shape)?),
+                _ => None,
+            };
+            if needed != Some(*bytes) {
+                return Err(wrong_output(name, shape.as_deref(), plan.lanes));
+            }
             let output = DeviceBuffer::new(device, *bytes)?;
             context.set_address(name, output.address())?;
             outputs.push(output);
@@ -396,6 +406,16 @@ fn plane_layout(image: &SystemImage) -> ([usize; 3], [usize; 3], usize) {
         end += sizes[plane].next_multiple_of(PLANE_ALIGN);
     }
     (sizes, offsets, end)
+}
+
+/// An output that is not one row of boxes a lane.
+fn wrong_output(name: &str, shape: Option<&[usize]>, lanes: usize) -> GpuError {
+    let known =
+        shape.map_or_else(|| "a shape that only its content decides".to_owned(), |shape| format!("{shape:?}"));
+    GpuError::Config(format!(
+        "the engine's output {name:?} has {known} for a batch of {lanes}, and its first number is to be the batch: export the \
+         model with that output fixed, or without it"
+    ))
 }
 
 /// Fills an input of the engine that never changes.

@@ -18,6 +18,11 @@ const LIBRARY_NAMES: [&str; 2] = ["libnvbufsurface.so", "libnvbufsurface.so.1.0.
 const DRIVER_NAME: &str = "libcuda.so.1";
 /// Mappings kept: more than the surfaces of 64 cameras.
 const MAPPINGS_MAX: usize = 2048;
+/// A mapping not asked for in so many calls is of a surface that is gone, or that rests: it keeps the surface's memory. Frames that
+/// are being read were asked for later: at most 8 batches of 64, and a look.
+const CALLS_KEPT: u64 = 8192;
+/// The same where memory is short.
+const CALLS_IN_USE: u64 = 1024;
 /// Offset of `surfaceList` in `NvBufSurface`.
 const LIST_OFFSET: usize = 24;
 /// Of `mappedAddr.eglImage` in `NvBufSurfaceParams`: what stands before are 48 bytes, 232 of planes, four addresses.
@@ -129,7 +134,12 @@ impl SurfaceMap {
         {
             self.forget(oldest);
         }
-        let mapping = self.map(image)?;
+        self.forget_unused(CALLS_KEPT);
+        let mapping = self.map(image).or_else(|error| match error {
+            // Mappings of surfaces that are gone may hold what it lacks.
+            GpuError::Failed(_) if self.forget_unused(CALLS_IN_USE) > 0 => self.map(image),
+            error => Err(error),
+        })?;
         let found = (mapping.planes, mapping.strides);
         self.known.insert(image.surface, mapping);
         Ok(found)
@@ -187,6 +197,15 @@ impl SurfaceMap {
         let pitch = frame.pitch as usize;
         let planes = [frame.planes[0] as u64, frame.planes[1] as u64, 0];
         Ok(Mapping { egl_image, resource, planes, strides: [pitch, pitch, 0], used: self.calls })
+    }
+
+    /// Gives back what was not asked for in the last `calls`; how many that were.
+    fn forget_unused(&mut self, calls: u64) -> usize {
+        let before = self.calls.saturating_sub(calls);
+        let unused: Vec<usize> =
+            self.known.iter().filter(|(_, mapping)| mapping.used < before).map(|(at, _)| *at).collect();
+        unused.iter().for_each(|surface| self.forget(*surface));
+        unused.len()
     }
 
     /// Gives a mapping back; its surface may be gone.

@@ -61,6 +61,9 @@ impl Backend for Scripted {
     }
 
     fn looked(&mut self, back: &mut Back<'_>) -> Result<bool, BackendError> {
+        if self.hangs.load(Ordering::Relaxed) {
+            return Ok(false);
+        }
         for frame in self.looked_at.drain(..) {
             let cells = [frame.info.size.0 as u8; CELLS];
             let is_there = frame.info.size.0 > 0;
@@ -79,6 +82,9 @@ struct Bench {
     stopping: Arc<AtomicBool>,
     hangs: Arc<AtomicBool>,
     heart: Heartbeat,
+    swaps: Sender<()>,
+    /// The next opening fails.
+    shut: Arc<AtomicBool>,
     thread: std::thread::JoinHandle<Result<(), BackendError>>,
 }
 
@@ -94,8 +100,14 @@ fn start(lanes: usize, script: Vec<Option<BackendError>>) -> Bench {
     roster.0.send(reader).expect("room");
     let (hangs, heart) = (Arc::new(AtomicBool::new(false)), Heartbeat::new(Instant::now()));
     let hanging = Arc::clone(&hangs);
+    let shut = Arc::new(AtomicBool::new(false));
+    let (shutting, openings) = (Arc::clone(&shut), std::cell::Cell::new(0));
     let open: Open = Box::new(move |wake| {
-        let (name, digest, runtime) = ("scripted".to_owned(), String::new(), String::new());
+        if shutting.swap(false, Ordering::Relaxed) {
+            return Err(BackendError::Unavailable("the new engine cannot be read".to_owned()));
+        }
+        openings.set(openings.get() + 1);
+        let (name, digest, runtime) = ("scripted".to_owned(), openings.get().to_string(), String::new());
         let spec = ModelSpec { name, lanes, input: (8, 8), in_flight: 1, digest, runtime, engine: None };
         Ok(Box::new(Scripted {
             spec,
@@ -122,7 +134,8 @@ fn start(lanes: usize, script: Vec<Option<BackendError>>) -> Bench {
         news: news.0,
     };
     let thread = worker::spawn("infer-test", move || inference.run());
-    Bench { writer, counters, batches: out.1, free: free.0, news: news.1, stopping, hangs, heart, thread }
+    let (batches, free, news, swaps) = (out.1, free.0, news.1, swaps.0);
+    Bench { writer, counters, batches, free, news, stopping, hangs, heart, swaps, shut, thread }
 }
 
 fn frame(seq: u64) -> Frame {
@@ -220,6 +233,44 @@ fn a_failed_backend_is_opened_anew_once_and_then_ends_the_loop() {
 }
 
 #[test]
+fn a_newer_engine_takes_over_between_two_batches_and_one_that_cannot_be_opened_leaves_the_old_one() {
+    let bench = start(1, Vec::new());
+    let put = |seq| assert!(bench.writer.put_lossless(frame(seq)));
+    let next = || {
+        let batch = bench.batches.recv().expect("a batch");
+        let (seq, engine) = (batch.lanes[0].frame.seq, batch.model.engine.clone());
+        let _ = bench.free.try_send(batch);
+        (seq, engine)
+    };
+    let news = || bench.news.recv().expect("news");
+    let swap = || {
+        bench.swaps.send(()).expect("room");
+        bench.writer.set_live(true);
+    };
+    assert!(matches!(news(), News::Opened(spec) if spec.digest == "1"));
+    put(0);
+    let (_, first) = next();
+    bench.shut.store(true, Ordering::Relaxed);
+    swap();
+    assert!(
+        matches!(news(), News::Building(Building::Failed(text)) if text.contains("the old one goes on: the new engine cannot be read"))
+    );
+    put(1);
+    assert_eq!(next(), (1, first.clone()));
+    put(2);
+    swap();
+    assert!(matches!(news(), News::Opened(spec) if spec.digest == "2"));
+    put(3);
+    drop(bench.writer);
+    for seq in [2, 3] {
+        assert_eq!(next().0, seq);
+    }
+    assert!(bench.thread.join().is_ok_and(|end| end.is_ok()));
+    let counts = bench.counters.counts();
+    assert_eq!((counts.inferred, counts.dropped, counts.overwritten), (4, 0, 0));
+}
+
+#[test]
 fn a_batch_that_never_ends_is_no_progress_however_often_it_is_asked_for() {
     let bench = start(1, Vec::new());
     bench.hangs.store(true, Ordering::Relaxed);
@@ -232,6 +283,20 @@ fn a_batch_that_never_ends_is_no_progress_however_often_it_is_asked_for() {
     drop(bench.writer);
     assert!(bench.thread.join().is_ok_and(|end| end.is_ok()));
     assert!(bench.heart.age(Instant::now()) < 3 * TICK);
+}
+
+/// The decoder whose frame is looked at hangs, say: the watchdog is to see it.
+#[test]
+fn a_look_that_never_ends_is_no_progress_either() {
+    let bench = start(1, Vec::new());
+    bench.hangs.store(true, Ordering::Relaxed);
+    assert!(bench.writer.put_lossless(on_device(Pass::new(gate(), Instant::now()), 0, 50)));
+    assert!(bench.batches.recv_timeout(4 * TICK).is_err());
+    assert!(bench.heart.age(Instant::now()) > 3 * TICK);
+    bench.hangs.store(false, Ordering::Relaxed);
+    let _ = bench.free.try_send(bench.batches.recv().expect("a batch"));
+    drop(bench.writer);
+    assert!(bench.thread.join().is_ok_and(|end| end.is_ok()));
 }
 
 /// A frame on the device, as bright as it is said.

@@ -26,6 +26,7 @@
 #include <exception>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <numeric>
 #include <sstream>
 #include <stdexcept>
@@ -180,8 +181,9 @@ namespace SLICE {
 struct OwnEngine {
     std::unique_ptr<IRuntime> runtime;
     std::unique_ptr<ICudaEngine> engine;
-    // Profiles that a context has, where only one may.
+    // Profiles that a context has, where only one may. Contexts are made and freed on threads of their own.
     std::vector<bool> taken;
+    std::mutex taking;
 };
 
 class Profiler final : public IProfiler {
@@ -203,6 +205,7 @@ struct OwnContext {
     ~OwnContext() {
         context.reset();
         if (engine) {
+            std::lock_guard const turn{engine->taking};
             engine->taken[profile] = false;
         }
     }
@@ -319,6 +322,7 @@ void take_profile(OwnEngine& engine, OwnContext& context) {
     if (profiles <= 1 && !varies(*engine.engine)) {
         return;
     }
+    std::lock_guard const turn{engine.taking};
     engine.taken.resize(static_cast<size_t>(profiles));
     auto const free = std::find(engine.taken.begin(), engine.taken.end(), false);
     if (free == engine.taken.end()) {

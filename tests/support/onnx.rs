@@ -50,6 +50,11 @@ pub fn yolov8_any_batch() -> Vec<u8> {
     yolov8_of_batch(0, 1)
 }
 
+/// The same for four pictures a call.
+pub fn yolov8_of_four() -> Vec<u8> {
+    yolov8_of_batch(4, 4)
+}
+
 /// The same, and the model says so: its batch is left open.
 pub fn yolov8_open_batch() -> Vec<u8> {
     yolov8_of_batch(0, 0)

@@ -14,6 +14,7 @@ use gstreamer as gst;
 use gstreamer::glib::translate::from_glib_full;
 use gstreamer_video::{VideoInfo, VideoMeta};
 
+use crate::camera::decode;
 use crate::camera::pipeline::CameraError;
 use crate::frame::{Colour, CudaImage, GpuShare, PixelFormat};
 
@@ -29,12 +30,21 @@ struct Library {
     load: unsafe extern "C" fn() -> gst::glib::ffi::gboolean,
     wrap: unsafe extern "C" fn(context: *mut c_void, device: c_int) -> *mut gst::ffi::GstObject,
     announce: unsafe extern "C" fn(context: *mut gst::ffi::GstObject) -> *mut gst::ffi::GstContext,
+    /// The `CUcontext` of a `GstCudaContext`.
+    handle: Handle,
     /// From 1.24 on: the `GstCudaStream` of a memory, or NULL, and the `CUstream` of that.
     stream: Option<(StreamOf, Handle)>,
 }
 
 type StreamOf = unsafe extern "C" fn(memory: *mut gst::ffi::GstMemory) -> *mut c_void;
-type Handle = unsafe extern "C" fn(stream: *mut c_void) -> *mut c_void;
+type Handle = unsafe extern "C" fn(of: *mut c_void) -> *mut c_void;
+
+/// The public part of `GstCudaMemory`, as gstcudamemory.h has it from 1.22 on.
+#[repr(C)]
+struct CudaMemory {
+    memory: gst::ffi::GstMemory,
+    context: *mut c_void,
+}
 
 static LIBRARY: OnceLock<Result<Library, CameraError>> = OnceLock::new();
 static CONTEXT: OnceLock<Result<gst::Context, CameraError>> = OnceLock::new();
@@ -58,6 +68,8 @@ impl Library {
         let wrap = unsafe { library.get(b"gst_cuda_context_new_wrapped\0") }.map(|symbol| *symbol);
         // SAFETY: as above.
         let announce = unsafe { library.get(b"gst_context_new_cuda_context\0") }.map(|symbol| *symbol);
+        // SAFETY: as above.
+        let of_context = unsafe { library.get::<Handle>(b"gst_cuda_context_get_handle\0") }.map(|symbol| *symbol);
         // SAFETY: as above, of gstcudamemory.h; a `GstCudaMemory` begins with its `GstMemory`.
         let of_memory = unsafe { library.get::<StreamOf>(b"gst_cuda_memory_get_stream\0") }.map(|symbol| *symbol);
         // SAFETY: as above, of gstcudastream.h.
@@ -66,6 +78,7 @@ impl Library {
             load: load.map_err(missing)?,
             wrap: wrap.map_err(missing)?,
             announce: announce.map_err(missing)?,
+            handle: of_context.map_err(missing)?,
             stream: of_memory.ok().zip(handle.ok()),
         };
         // It registers types with GLib, so it stays for the life of the process.
@@ -153,7 +166,19 @@ impl Mapped {
         }
         // SAFETY: filled in by the call that succeeded.
         let mut mapped = Self { map: unsafe { map.assume_init() }, stream: 0, _buffer: buffer };
-        if let Some((of_memory, handle)) = Library::get()?.stream {
+        let library = Library::get()?;
+        // SAFETY: the memory is a `GstCudaMemory`, as its type says, and holds its context.
+        let context = unsafe { (library.handle)((*memory.cast::<CudaMemory>()).context) } as usize;
+        if let Some(gpu) = decode::gpu()
+            && context != gpu.context
+        {
+            let device = gpu.device;
+            return Err(CameraError::Setup(format!(
+                "the pipeline decodes in another CUDA context than the engine's: name video/x-raw(memory:CUDAMemory) in its \
+                 description, and let its elements use GPU {device}"
+            )));
+        }
+        if let Some((of_memory, handle)) = library.stream {
             // SAFETY: the memory is a `GstCudaMemory`, as its type says; of a stream that is NULL the handle is, too.
             mapped.stream = unsafe { handle(of_memory(memory)) } as usize;
         }

@@ -86,8 +86,8 @@ struct Found {
     planes: Option<([u64; 3], [usize; 3])>,
 }
 
-/// The frame in a buffer of NVMM memory, whose caps say `colour`.
-pub(super) fn image(buffer: gst::Buffer, colour: Colour) -> Result<Image, CameraError> {
+/// The frame in a buffer of NVMM memory, whose caps say `size` and `colour`.
+pub(super) fn image(buffer: gst::Buffer, size: (u32, u32), colour: Colour) -> Result<Image, CameraError> {
     let unmapped = |_| CameraError::Stream("a frame could not be mapped as an NVMM surface".to_owned());
     let mapped = buffer.into_mapped_buffer_readable().map_err(unmapped)?;
     let address = mapped.as_slice().as_ptr();
@@ -100,6 +100,7 @@ pub(super) fn image(buffer: gst::Buffer, colour: Colour) -> Result<Image, Camera
     let found = unsafe { read(address.cast(), colour, decode::gpu()) }.map_err(CameraError::Setup)?;
     let (surface, loan) = (address as usize, Box::new(mapped));
     let Found { format, size: (width, height), colour, planes } = found;
+    holds((width, height), size).map_err(CameraError::Setup)?;
     Ok(match planes {
         // V4L2 gives a surface away when it is decoded.
         Some((planes, strides)) => {
@@ -107,6 +108,17 @@ pub(super) fn image(buffer: gst::Buffer, colour: Colour) -> Result<Image, Camera
         }
         None => Image::Nvmm(NvmmImage { width, height, colour, surface, index: 0, loan }),
     })
+}
+
+/// Frames are read in the size of their caps: a surface must have it.
+fn holds(surface: (u32, u32), caps: (u32, u32)) -> Result<(), String> {
+    if surface.0 >= caps.0 && surface.1 >= caps.1 {
+        return Ok(());
+    }
+    Err(format!(
+        "the pipeline gives NVMM surfaces of {}x{} and says {}x{}: end it with the decoder, or name the size after its converter",
+        surface.0, surface.1, caps.0, caps.1
+    ))
 }
 
 /// Reads a surface list and its first surface.
@@ -274,6 +286,15 @@ mod tests {
         }
         let full = found(2, &Surface { colour_format: 34, ..decoded() }).unwrap();
         assert_eq!(full.colour, Colour { bt709: true, full_range: true });
+    }
+
+    #[test]
+    fn a_surface_smaller_than_its_caps_is_refused() {
+        assert_eq!(holds((1920, 1088), (1920, 1080)), Ok(()));
+        for surface in [(1280, 1080), (1920, 720)] {
+            let error = holds(surface, (1920, 1080)).unwrap_err();
+            assert!(error.contains("and says 1920x1080"), "{error}");
+        }
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! Finds TensorRT's library and the slice for its version.
 
+use std::collections::BTreeSet;
 use std::ffi::{CString, c_void};
 use std::fmt::Write;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::ptr;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use libloading::os::unix::{Library as Shared, RTLD_GLOBAL, RTLD_LOCAL, RTLD_NOW, Symbol};
 use tensorrt_sys::{Entry, Table};
@@ -14,6 +15,9 @@ use tensorrt_sys::{Entry, Table};
 use super::log::{self, Call};
 use super::{TrtError, TrtVersion};
 use crate::process::{EVERYONES, is_everyones};
+
+/// Libraries of plugins that TensorRT knows. They stay for the life of the process.
+static PLUGINS: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 
 /// Newest first; those without a number come with development packages.
 const NAMES: [&str; 6] = [
@@ -154,7 +158,7 @@ impl Library {
         tensorrt_sys::slices().iter().map(name).collect()
     }
 
-    /// Opens a library of plugins: `libnvinfer_plugin`, or one of the model's own.
+    /// Opens a library of plugins, once a process: `libnvinfer_plugin`, or one of the model's own.
     ///
     /// # Errors
     ///
@@ -170,6 +174,11 @@ impl Library {
         if fs::metadata(path).is_ok_and(|metadata| is_everyones(&metadata)) {
             return Err(TrtError::Unavailable(format!("{}: {EVERYONES}", path.display())));
         }
+        // TensorRT refuses plugins that it knows already.
+        let mut loaded = PLUGINS.lock().unwrap_or_else(PoisonError::into_inner);
+        if loaded.contains(path) {
+            return Ok(());
+        }
         // GLOBAL: one library of plugins may want another's.
         let library = open_shared(path, RTLD_GLOBAL).map_err(refuse)?;
         let init = function(&library, "initLibNvInferPlugins");
@@ -178,6 +187,7 @@ impl Library {
         std::mem::forget(library);
         if init.is_none() && !asked {
             // They registered themselves while the library was opened.
+            loaded.insert(path.to_owned());
             return Ok(());
         }
         let file =
@@ -188,7 +198,11 @@ impl Library {
         let status = unsafe {
             (self.table().load_plugins)(&self.inner.entry, file.as_ptr(), init.unwrap_or(ptr::null_mut()))
         };
-        if status == tensorrt_sys::OK { Ok(()) } else { Err(refuse(call.reason())) }
+        if status != tensorrt_sys::OK {
+            return Err(refuse(call.reason()));
+        }
+        loaded.insert(path.to_owned());
+        Ok(())
     }
 
     pub(super) fn table(&self) -> &'static Table {

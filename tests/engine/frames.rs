@@ -1,0 +1,124 @@
+//! Frames through a real engine, on a machine with a GPU.
+
+use super::*;
+
+/// A real engine of four lanes; its files live as long as the folder.
+fn tiny_backend(library: String) -> (Site, TensorRt, Receiver<()>) {
+    let site = Site::new();
+    site.write("tiny.onnx", onnx::yolov8_convolution());
+    let words = ["build", "--manifest", "tiny.toml", "--precision", "fp32", "--batch", "4", "--out", "tiny.engine"];
+    let built = engine(site.0.path(), &[&words[..], &["--tensorrt", &library]].concat());
+    assert_eq!(built.code, Some(0), "{built:#?}");
+    let (library, engine) = (Some(library.into()), Some(site.path("tiny.engine")));
+    let tensorrt = TensorrtConfig { library, engine, device: 0, contexts: 2, build: false };
+    let manifest = Manifest::load(&site.path("tiny.toml")).unwrap();
+    let settings = tensorrt::Settings::of_engine(&tensorrt, &manifest).unwrap();
+    let (wake, woken) = bounded(1);
+    let backend = TensorRt::open(&settings, wake, &backend::nothing_is_built()).unwrap();
+    (site, backend, woken)
+}
+
+fn through(backend: &mut TensorRt, woken: &Receiver<()>, frames: Vec<Frame>) -> Batch {
+    backend.submit(frames).unwrap();
+    let mut batch = Batch::new(Instant::now());
+    while !backend.try_collect(&mut batch).unwrap() {
+        woken.recv_timeout(Duration::from_secs(30)).unwrap();
+    }
+    batch
+}
+
+/// Planes that are shorter than their caps say.
+struct Short;
+
+impl Planes for Short {
+    fn plane(&self, _index: usize) -> &[u8] {
+        &[0; 8]
+    }
+}
+
+#[test]
+fn on_a_gpu_a_frame_that_cannot_be_read_is_lost_alone() {
+    let Some(library) = on_a_gpu() else { return };
+    let (_site, mut backend, woken) = tiny_backend(library);
+    let mut rng = fastrand::Rng::with_seed(32);
+    let thumbnails = Thumbnails::new(4, ThumbnailMetrics::default());
+    let asked = thumbnails.asked();
+    backend.set_thumbnails(thumbnails);
+    let (pool, mut shrink) = (Pool::new(4, ThumbnailMetrics::default()), Shrink::default());
+    // The same seats again and again: what was lost leaves nothing behind.
+    for round in 0..6u64 {
+        let (mut frames, mut expected) = (Vec::new(), Vec::new());
+        for number in 0..4 {
+            let camera = CameraId::new(&format!("camera{number}"));
+            let mut image = gpu::noise(&mut rng, (64, 48), PixelFormat::Nv12);
+            if number % 2 == 0 {
+                image.planes = Box::new(Short);
+            } else {
+                asked.ask(&camera);
+                expected.push(pool.take().unwrap().write(&image, None, &mut shrink));
+            }
+            let mut frame =
+                Frame { image: Image::System(image), ..Frame::solid(&camera, (64, 48), Instant::now()) };
+            frame.info.captured.wall = SystemTime::UNIX_EPOCH + Duration::from_secs(round);
+            frames.push(frame);
+        }
+        let batch = through(&mut backend, &woken, frames);
+        let read: Vec<&str> = batch.lanes.iter().map(|lane| lane.frame.camera.as_str()).collect();
+        let lost: Vec<&str> = batch.lost.iter().map(|(camera, _)| camera.as_str()).collect();
+        assert_eq!((read, lost), (vec!["camera1", "camera3"], vec!["camera0", "camera2"]));
+        assert!(batch.lost.iter().all(|(_, why)| why.contains("shorter than its caps say")), "{:?}", batch.lost);
+        let got: Vec<_> = batch.lanes.iter().filter_map(|lane| lane.thumbnail.as_ref()).collect();
+        assert_eq!(got.len(), 2, "{got:?}");
+        assert!(got.iter().zip(&expected).all(|(got, expected)| got.planes() == expected.planes()));
+    }
+}
+
+/// Frames of host memory and of the GPU's, one of them masked, through a real engine: what is asked for comes with a
+/// thumbnail as the host makes it, batch after batch in the same buffers.
+#[test]
+fn on_a_gpu_frames_come_with_thumbnails() {
+    let Some(library) = on_a_gpu() else { return };
+    let (_site, mut backend, woken) = tiny_backend(library);
+    let thumbnails = Thumbnails::new(4, ThumbnailMetrics::default());
+    let asked = thumbnails.asked();
+    backend.set_thumbnails(thumbnails);
+    let device = Device::open(0).unwrap();
+    let (pool, mut shrink) = (Pool::new(4, ThumbnailMetrics::default()), Shrink::default());
+    let mask = Arc::new(RegionMask::new(vec![vec![[0.0, 0.0], [0.6, 0.0], [0.3, 1.0]]]));
+    let (mut rng, mut wall) = (fastrand::Rng::with_seed(31), SystemTime::UNIX_EPOCH);
+    for sizes in [[(1920, 1080), (703, 577), (64, 48)], [(641, 3), (1280, 720), (64, 48)], [(3840, 2160); 3]] {
+        // So far apart that each of a camera's frames is due.
+        wall += Duration::from_secs(1);
+        let (mut frames, mut expected) = (Vec::new(), Vec::new());
+        for (number, size) in sizes.into_iter().enumerate() {
+            let camera = CameraId::new(&format!("camera{number}"));
+            let format = if number == 1 { PixelFormat::I420 } else { PixelFormat::Nv12 };
+            let image = gpu::noise(&mut rng, size, format);
+            let mask = (number == 0).then(|| Arc::clone(&mask));
+            if number < 2 {
+                asked.ask(&camera);
+                expected.push(pool.take().unwrap().write(&image, mask.as_deref(), &mut shrink));
+            }
+            let image = if number == 0 { on_the_device(&device, image) } else { Image::System(image) };
+            let mut frame = Frame { image, mask, ..Frame::solid(&camera, size, Instant::now()) };
+            frame.info.captured.wall = wall;
+            frames.push(frame);
+        }
+        let batch = through(&mut backend, &woken, frames);
+        let got: Vec<_> = batch.lanes.iter().filter_map(|lane| lane.thumbnail.as_ref()).collect();
+        assert!(got.len() >= 2 && got[0].is_asked() && got[1].is_asked(), "{sizes:?}: {got:?}");
+        for (got, expected) in got.into_iter().zip(&expected) {
+            assert_eq!((got.size(), got.colour()), (expected.size(), expected.colour()));
+            assert!(got.planes() == expected.planes(), "{sizes:?}: {got:?}");
+        }
+    }
+}
+
+/// The same frame in device memory.
+fn on_the_device(device: &Device, image: SystemImage) -> Image {
+    let stream = Stream::new(device).unwrap();
+    let buffers = [0, 1, 2].map(|plane| on_device::upload(&stream, image.planes.plane(plane)));
+    let planes = buffers.each_ref().map(DeviceBuffer::address);
+    let SystemImage { format, width, height, strides, colour, .. } = image;
+    Image::Cuda(CudaImage { format, width, height, planes, strides, colour, stream: 0, loan: Box::new(buffers) })
+}
