@@ -269,7 +269,7 @@ fn on_a_gpu_engines_run_and_are_timed() {
         assert!(stamp.gpu.as_ref().is_some_and(|gpu| built.out.contains(&gpu.name)), "{built:#?}");
         let inspected = run(&["inspect", &out]);
         assert_eq!(inspected.code, Some(0), "{inspected:#?}");
-        for words in ["layers after fusion", "ms a batch", "images", "?x3x32x32", "outputs: "] {
+        for words in ["layers after fusion", "ms a batch", "images", "?x3x32x32", "computes: ", "outputs: "] {
             assert!(inspected.out.contains(words), "{words}: {inspected:#?}");
         }
         let json: Value = serde_json::from_str(&run(&["inspect", &out, "--json"]).out).unwrap();

@@ -96,7 +96,7 @@ fn check_precision(host: &Host, order: &Order) -> Result<(), Failure> {
         if wanted == Precision::Int8 && written != Precision::Int8 {
             let text = format!(
                 "INT8 with {library} needs QuantizeLinear and DequantizeLinear in the model: make one with \
-                 scripts/quantize-onnx of watchpost's sources (ONNX Runtime's quantize_static) or NVIDIA's ModelOpt, and \
+                 scripts/quantize-onnx (watchpost-quantize-onnx where the package is installed) or NVIDIA's ModelOpt, and \
                  give it as `model`"
             );
             return Err(Failure::new(Code::Config, text));

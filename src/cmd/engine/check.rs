@@ -17,7 +17,7 @@ const SUGGESTIONS: [(&[&str], &str); 9] = [
     ),
     (
         &["QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "DynamicQuantizeLinear"],
-        "quantize it in the QDQ form (scripts/quantize-onnx)",
+        "quantize it in the QDQ form (scripts/quantize-onnx, watchpost-quantize-onnx)",
     ),
     (
         &["DeformConv", "GridSample", "RoiAlign", "MaxRoiPool"],

@@ -76,6 +76,8 @@ fn print_tensors(engine: &Engine) {
 struct Layer {
     name: String,
     kind: String,
+    /// Type of its weights, else type and format of its first input: what it computes in.
+    computes: String,
     /// Type and format of its first output.
     format: String,
     shape: String,
@@ -93,6 +95,8 @@ fn layers(json: &str) -> Result<Vec<Layer>, Failure> {
             return Layer { name: name.to_owned(), ..Layer::default() };
         }
         let output = value.get("Outputs").and_then(|outputs| outputs.get(0));
+        let weights = value.get("Weights").and_then(|weights| weights.get("Type"));
+        let input = value.get("Inputs").and_then(|inputs| inputs.get(0)?.get("Format/Datatype"));
         let of_output = |key: &str| output.and_then(|output| output.get(key));
         let numbers = of_output("Dimensions").and_then(Value::as_array).cloned().unwrap_or_default();
         let numbers: Vec<String> = numbers.iter().map(Value::to_string).collect();
@@ -101,6 +105,7 @@ fn layers(json: &str) -> Result<Vec<Layer>, Failure> {
             name: text(value.get("Name")),
             // What a kernel is for says more than that it is one.
             kind: text(value.get("ParameterType").filter(|_| kind.is_empty())) + &kind,
+            computes: text(weights.or(input)),
             format: text(of_output("Format/Datatype")),
             shape: numbers.join("x"),
         }
@@ -111,24 +116,42 @@ fn layers(json: &str) -> Result<Vec<Layer>, Failure> {
 fn print_layers(layers: &[Layer], times: &BTreeMap<String, f32>) {
     let whole: f32 = times.values().sum();
     println!("{} layers after fusion, {whole:.3} ms a batch one after the other", layers.len());
-    println!("{:>9}  {:<20} {:<28} {:<18} layer", "ms", "kind", "output", "shape");
+    println!("{:>9}  {:<20} {:<9} {:<9} {:<18} layer", "ms", "kind", "computes", "output", "shape");
     for layer in layers {
         let time = times.get(&layer.name).map_or_else(|| "-".to_owned(), |ms| format!("{ms:.4}"));
-        let format = precision(&layer.format);
-        println!("{time:>9}  {:<20} {format:<28} {:<18} {}", layer.kind, layer.shape, layer.name);
+        let (computes, format) = (precision(&layer.computes), precision(&layer.format));
+        println!("{time:>9}  {:<20} {computes:<9} {format:<9} {:<18} {}", layer.kind, layer.shape, layer.name);
     }
-    let mut formats: BTreeMap<&str, usize> = BTreeMap::new();
-    for layer in layers {
-        *formats.entry(precision(&layer.format)).or_default() += 1;
-    }
-    let list: Vec<String> = formats.iter().map(|(format, count)| format!("{count} {format}")).collect();
-    println!("outputs: {}", list.join(", "));
+    println!("computes: {}", counted(layers.iter().map(|layer| precision(&layer.computes))));
+    println!("outputs: {}", counted(layers.iter().map(|layer| precision(&layer.format))));
 }
 
-/// The part of a format's name that tells the precision.
+/// How many there are of each.
+fn counted<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    names.for_each(|name| *counts.entry(name).or_default() += 1);
+    let list: Vec<String> = counts.iter().map(|(name, count)| format!("{count} {name}")).collect();
+    list.join(", ")
+}
+
+/// The precision in a format's name, or in that of a weight's type.
 fn precision(format: &str) -> &str {
-    let known = ["FP32", "FP16", "BF16", "Int8", "INT8", "FP8", "Int32", "Int64", "Bool"];
-    known.into_iter().find(|known| format.contains(known)).unwrap_or(if format.is_empty() { "?" } else { format })
+    let known = [
+        ("FP32", "FP32"),
+        ("Float", "FP32"),
+        ("FP16", "FP16"),
+        ("Half", "FP16"),
+        ("BF16", "BF16"),
+        ("BFloat16", "BF16"),
+        ("Int8", "INT8"),
+        ("INT8", "INT8"),
+        ("FP8", "FP8"),
+        ("Int32", "Int32"),
+        ("Int64", "Int64"),
+        ("Bool", "Bool"),
+    ];
+    let of = known.into_iter().filter(|(word, _)| format.contains(word)).max_by_key(|(word, _)| word.len());
+    of.map_or(if format.is_empty() { "?" } else { format }, |(_, name)| name)
 }
 
 #[cfg(test)]
@@ -140,15 +163,26 @@ mod tests {
         let json = r#"{"Layers": [
             {"Name": "conv1 + relu", "LayerType": "CaskConvolution",
              "Inputs": [{"Name": "x", "Dimensions": [1, 3, 4, 4], "Format/Datatype": "Row major linear FP32"}],
+             "Weights": {"Type": "Int8", "Count": 216},
              "Outputs": [{"Name": "y", "Dimensions": [1, 8, 4, 4],
                           "Format/Datatype": "Channel major FP16 format where channel % 8 == 0"}]},
+            {"Name": "cast", "LayerType": "Reformat",
+             "Inputs": [{"Name": "y", "Dimensions": [1, 8, 4, 4], "Format/Datatype": "Row major linear FP32"}],
+             "Outputs": [{"Name": "z", "Dimensions": [1, 8, 4, 4], "Format/Datatype": "Row major Int8 format"}]},
             {"Name": "odd"}, "plain"], "Bindings": ["x", "y"]}"#;
         let read = layers(json).expect("layers");
         let conv = &read[0];
         assert_eq!((conv.name.as_str(), conv.kind.as_str()), ("conv1 + relu", "CaskConvolution"));
         assert_eq!((precision(&conv.format), conv.shape.as_str()), ("FP16", "1x8x4x4"));
-        assert_eq!((read[1].name.as_str(), precision(&read[1].format)), ("odd", "?"));
-        assert_eq!((read[2].name.as_str(), read.len()), ("plain", 3));
+        assert_eq!((read[2].name.as_str(), precision(&read[2].format)), ("odd", "?"));
+        assert_eq!((read[3].name.as_str(), read.len()), ("plain", 4));
+        // What a layer gives need not be what it computes in.
+        let computed: Vec<&str> = read.iter().map(|layer| precision(&layer.computes)).collect();
+        assert_eq!(computed, ["INT8", "FP32", "?", "?"]);
+        assert_eq!(counted(computed.into_iter()), "2 ?, 1 FP32, 1 INT8");
+        for (word, name) in [("Float", "FP32"), ("Half", "FP16"), ("BFloat16", "BF16"), ("E4M3", "E4M3")] {
+            assert_eq!(precision(word), name);
+        }
         for broken in ["", "{}", "[]", "{\"Layers\": 3}"] {
             assert!(layers(broken).is_err(), "{broken}");
         }
