@@ -129,7 +129,36 @@ fn too_old(what: &str) -> GpuError {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
     use super::*;
+
+    /// Each file's text, tests of the folder included.
+    fn texts(folder: &Path, out: &mut Vec<String>) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => texts(&path, out),
+                false => out.extend(std::fs::read_to_string(path)),
+            }
+        }
+    }
+
+    /// One that an old driver lacks would end the process where it is called.
+    #[test]
+    fn every_function_of_the_driver_that_is_called_is_looked_for() {
+        let mut all = Vec::new();
+        texts(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src/gpu"), &mut all);
+        let called: BTreeSet<&str> = all
+            .iter()
+            .flat_map(|text| text.split("sys::cu").skip(1))
+            .map(|rest| rest.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default())
+            .filter(|name| name.starts_with(char::is_uppercase))
+            .collect();
+        let listed: BTreeSet<&str> = FUNCTIONS.iter().filter_map(|name| name.strip_prefix("cu")).collect();
+        assert_eq!(called, listed);
+    }
 
     #[test]
     fn a_missing_driver_is_a_sentence_and_not_a_panic() {

@@ -87,8 +87,16 @@ impl Nvrtc {
     ///
     /// [`GpuError::Unavailable`] where there is none.
     pub(super) fn open(driver: (u32, u32), compute_capability: (u32, u32)) -> Result<(Self, Target), GpuError> {
+        Self::first(candidates(driver.0), driver, compute_capability)
+    }
+
+    fn first(
+        candidates: Vec<PathBuf>,
+        driver: (u32, u32),
+        compute_capability: (u32, u32),
+    ) -> Result<(Self, Target), GpuError> {
         let mut tried = Vec::new();
-        for path in candidates(driver.0) {
+        for path in candidates {
             let opened = Self::open_path(&path).and_then(|nvrtc| {
                 let target = target(&nvrtc.architectures, compute_capability);
                 let fits = format!("NVRTC {}.{} does not know this GPU", nvrtc.version.0, nvrtc.version.1);
@@ -316,6 +324,16 @@ fn builtins(path: &Path) -> Vec<Library> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_machine_without_nvrtc_is_told_of_its_package() {
+        let none = std::env::current_exe().unwrap();
+        for (candidates, words) in [(Vec::new(), ""), (vec![none.clone(), none.clone()], none.to_str().unwrap())] {
+            let error = Nvrtc::first(candidates, (12, 4), (9, 0)).map(drop).unwrap_err().to_string();
+            assert!(error.contains("no NVRTC for this GPU") && error.contains("cuda-nvrtc-12-N"), "{error}");
+            assert!(error.contains(words) && error.matches(" cannot ").count() <= 1, "{error}");
+        }
+    }
 
     #[test]
     fn the_drivers_own_version_comes_first_and_newer_ones_last() {

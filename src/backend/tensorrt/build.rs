@@ -27,7 +27,10 @@ const COMPLAINT_BYTES: usize = 1 << 16;
 ///
 /// [`BackendError::Unavailable`]: in the builder's words, why not. [`BackendError::Stopped`] where `progress` says so.
 pub fn run(settings: &Settings, path: &Path, progress: &Progress, beside: bool) -> Result<(), BackendError> {
-    let builder = Builder::start(settings, path)?;
+    wait(Builder::start(command(settings, path)?)?, progress, beside)
+}
+
+fn wait(builder: Builder, progress: &Progress, beside: bool) -> Result<(), BackendError> {
     let mut last = ProgressLine { pct: 0, text: "starting".to_owned() };
     let begun = Instant::now();
     let tell = |line: &ProgressLine| progress(Building::Step { pct: line.pct, text: line.text.clone(), beside });
@@ -53,6 +56,29 @@ pub fn run(settings: &Settings, path: &Path, progress: &Progress, beside: bool) 
     )))
 }
 
+fn no_program(error: std::io::Error) -> BackendError {
+    BackendError::Unavailable(format!("the engine cannot be built, a program does not start: {error}: try again"))
+}
+
+/// This program once more, as a builder.
+fn command(settings: &Settings, path: &Path) -> Result<Command, BackendError> {
+    let mut command = Command::new(std::env::current_exe().map_err(no_program)?);
+    command.args(["--log", "warn", "engine", "build", "--progress", "json", "--manifest"]);
+    command.arg(&settings.manifest_file);
+    // The configuration's own model has no digest to be held against.
+    if settings.manifest.sha256.is_none() {
+        command.arg("--onnx").arg(&settings.manifest.model);
+    }
+    command.arg("--out").arg(path).args(["--device", &settings.tensorrt.device.to_string()]);
+    if let Some(lanes) = settings.lanes {
+        command.args(["--batch", &lanes.to_string()]);
+    }
+    if let Some(folder) = &settings.tensorrt.library {
+        command.arg("--tensorrt").arg(folder);
+    }
+    Ok(command)
+}
+
 /// The running program; dropping it ends it.
 struct Builder {
     child: Child,
@@ -61,31 +87,11 @@ struct Builder {
 }
 
 impl Builder {
-    fn start(settings: &Settings, path: &Path) -> Result<Self, BackendError> {
-        let fail = |e: std::io::Error| {
-            BackendError::Unavailable(format!(
-                "the engine cannot be built, a program does not start: {e}: try again"
-            ))
-        };
-        let program = std::env::current_exe().map_err(fail)?;
-        let mut command = Command::new(program);
-        command.args(["--log", "warn", "engine", "build", "--progress", "json", "--manifest"]);
-        command.arg(&settings.manifest_file);
-        // The configuration's own model has no digest to be held against.
-        if settings.manifest.sha256.is_none() {
-            command.arg("--onnx").arg(&settings.manifest.model);
-        }
-        command.arg("--out").arg(path).args(["--device", &settings.tensorrt.device.to_string()]);
-        if let Some(lanes) = settings.lanes {
-            command.args(["--batch", &lanes.to_string()]);
-        }
-        if let Some(folder) = &settings.tensorrt.library {
-            command.arg("--tensorrt").arg(folder);
-        }
+    fn start(mut command: Command) -> Result<Self, BackendError> {
         // Ctrl-C on our terminal is for us to pass on.
         command.process_group(0);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().map_err(fail)?;
+        let mut child = command.spawn().map_err(no_program)?;
         let (telling, lines) = bounded(16);
         let (complaining, complaints) = bounded(1);
         if let Some(stdout) = child.stdout.take() {
@@ -160,6 +166,9 @@ fn reason(complaint: &str, status: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+    use std::sync::{Arc, Mutex};
+
     use super::*;
 
     #[test]
@@ -167,6 +176,47 @@ mod tests {
         let complaint = "WARN something\nwatchpost: model a.onnx: it is empty: get the file again\n";
         assert_eq!(reason(complaint, "exit status: 69"), "model a.onnx: it is empty: get the file again");
         assert!(reason("", "signal: 11 (SIGSEGV)").contains("SIGSEGV"));
+    }
+
+    fn shell(script: &str) -> Builder {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        Builder::start(command).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    #[test]
+    fn steps_are_told_and_a_builder_that_fails_says_why() {
+        let script = |end: &str| format!(r#"echo nonsense; echo '{{"pct": 7, "text": "tuning"}}'; {end}"#);
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let hear = Arc::clone(&told);
+        let progress: Progress = Arc::new(move |step| {
+            hear.lock().unwrap().push(step);
+            true
+        });
+        assert!(wait(shell(&script("exit 0")), &progress, true).is_ok());
+        let heard = told.lock().unwrap().clone();
+        assert!(
+            heard
+                .iter()
+                .all(|step| matches!(step, Building::Step { pct: 7, text, beside: true } if text == "tuning")),
+            "{heard:?}"
+        );
+        assert!(!heard.is_empty());
+        let failed = wait(shell(&script("echo 'watchpost: the GPU is full' >&2; exit 69")), &progress, false);
+        assert_eq!(failed.unwrap_err().to_string(), "the engine cannot be built: the GPU is full");
+        let killed = wait(shell(&script("kill -SEGV $$")), &progress, false).unwrap_err().to_string();
+        assert!(killed.contains("SIGSEGV") && killed.contains("run `watchpost engine build`"), "{killed}");
+    }
+
+    #[test]
+    fn a_builder_is_ended_where_nobody_wants_its_engine() {
+        let builder = shell("exec sleep 600");
+        let process = PathBuf::from(format!("/proc/{}", builder.child.id()));
+        assert!(process.exists());
+        let begun = Instant::now();
+        let stopped = wait(builder, &(Arc::new(|_| false) as Progress), false);
+        assert!(matches!(stopped, Err(BackendError::Stopped)), "{stopped:?}");
+        assert!(!process.exists() && begun.elapsed() < Duration::from_secs(60));
     }
 
     #[test]
