@@ -178,10 +178,14 @@ int main(int count, char** arguments) {
     for (ILayer const& layer : net.layers) {
         table += layer.name + ": 3f800000\n";
     }
+    bool const is_half = count > 1 && !std::strcmp(arguments[1], "half");
+    for (ILayer& layer : net.layers) {
+        layer.weights.type = is_half ? DataType::kHALF : layer.weights.type;
+    }
     auto const before = net.layers.size();
     Mixed mixed{net};
     try {
-        std::printf("%d\n", mixed.quantize(count > 1 ? arguments[1] : table));
+        std::printf("%d\n", mixed.quantize(count > 1 && !is_half ? arguments[1] : table));
     } catch (std::invalid_argument const& error) {
         std::puts(error.what());
         return 0;

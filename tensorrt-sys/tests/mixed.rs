@@ -37,6 +37,9 @@ fn int8_gets_convolutions_that_lead_to_convolutions_and_nothing_that_it_ruins() 
     assert_eq!(count("filters of 2 x 4 x 1 x 3"), 5, "{quantized}");
     assert_eq!(count("axis") + count("an old one is read"), 0, "{quantized}");
 
+    assert!(quantized.starts_with("1\n"), "{quantized}");
+    // Of filters in float16 nothing is quantized, and that is said.
+    assert_eq!(run(&["half"]), "0\n");
     let other = run(&["TRT-8503-MinMaxCalibration\nsomething: 3f800000\nimage: zero\n"]);
     assert_eq!(other, "the calibration table knows none of the model's tensors: calibrate again\n");
 }
