@@ -200,6 +200,15 @@ pub enum Settings {
 }
 
 impl Settings {
+    /// Nothing but the engine that is wanted will do: it is measured.
+    #[must_use]
+    pub fn without_stand_ins(self) -> Self {
+        match self {
+            Self::OpenVino(_) => self,
+            Self::TensorRt(settings) => Self::TensorRt(settings.without_stand_ins()),
+        }
+    }
+
     /// The backend that a checked engine section asks for on this machine. Compiled models, engines and kernels are kept below
     /// `state_dir`; threads that wait for a GPU do it as `waits` says.
     ///

@@ -47,6 +47,8 @@ pub struct Settings {
     tensorrt: TensorrtConfig,
     /// Where engines and kernels are kept; `None` keeps nothing.
     state_dir: Option<PathBuf>,
+    /// Another engine may serve until the one that is wanted is built.
+    stand_ins: bool,
     /// An engine is being built beside the one that serves. Clones share.
     is_building: Arc<AtomicBool>,
     /// An engine was opened once. Clones share.
@@ -73,6 +75,7 @@ impl Settings {
             lanes: Some(engine.batch),
             tensorrt: engine.tensorrt.clone(),
             state_dir: state_dir.map(Path::to_path_buf),
+            stand_ins: true,
             is_building: Arc::default(),
             has_served: Arc::default(),
             device,
@@ -92,11 +95,18 @@ impl Settings {
             lanes: None,
             tensorrt: tensorrt.clone(),
             state_dir: None,
+            stand_ins: true,
             is_building: Arc::default(),
             has_served: Arc::default(),
             device: Device::open(tensorrt.device)?,
             library: library(tensorrt)?,
         })
+    }
+
+    /// Nothing but the engine that is wanted will do: it is measured.
+    #[must_use]
+    pub fn without_stand_ins(self) -> Self {
+        Self { stand_ins: false, ..self }
     }
 
     /// The device that the engine runs on.
@@ -168,7 +178,10 @@ impl TensorRt {
     pub fn open(settings: &Settings, wake: Sender<()>, progress: &Progress) -> Result<Self, BackendError> {
         // After a fault that it does not survive every call fails: that is no fault of the engine's.
         Stream::new(&settings.device)?.synchronize()?;
-        let loaded = engine::open(settings, progress)?;
+        engine::open(settings, progress, |loaded| Self::ready(settings, loaded, wake.clone()))
+    }
+
+    fn ready(settings: &Settings, loaded: engine::Loaded, wake: Sender<()>) -> Result<Self, BackendError> {
         let plan = Arc::new(loaded.plan);
         let seats = (0..settings.tensorrt.contexts).map(|_| Seat::new(&plan, &loaded.engine));
         let seats: Vec<Seat> = seats.collect::<Result<_, _>>()?;
@@ -237,7 +250,7 @@ impl Seat {
 /// As [`TensorRt::open`].
 pub fn engine_alone(settings: &Settings, time: Duration) -> Result<(u64, Duration, Duration), BackendError> {
     settings.device.bind()?;
-    let loaded = engine::open(settings, &super::nothing_is_built())?;
+    let loaded = engine::open(settings, &super::nothing_is_built(), Ok)?;
     let cpu = process::cpu_time().unwrap_or_default();
     let (lanes, contexts) = (loaded.plan.lanes, settings.tensorrt.contexts);
     let measured = alone::measure(&loaded.engine, lanes, &settings.device, contexts, true, time)?;

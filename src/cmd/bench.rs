@@ -113,7 +113,7 @@ pub fn run(args: &BenchArgs, console: &Console) -> Result<(), Failure> {
     let (config, manifest) = super::load(&args.config)?;
     super::start_gstreamer()?;
     let slice = Duration::from_secs(args.seconds) / ROUNDS as u32;
-    let settings = super::backend(&config, &manifest)?;
+    let settings = super::backend(&config, &manifest)?.without_stand_ins();
     settings.gpu_share().into_iter().for_each(camera::use_gpu);
     let on_gpu = settings.gpu_share().is_some();
     let turns = if on_gpu { 4 } else { 3 };

@@ -51,6 +51,10 @@ pub fn run(args: &DetectArgs, console: &Console) -> Result<(), Failure> {
         if !backend.try_collect(&mut batch)? {
             return Ok(false);
         }
+        if let Some((_, why)) = batch.lost.first() {
+            let picture = waiting.front().map_or_else(String::new, |path| path.display().to_string());
+            return Err(Failure::new(Code::Config, format!("picture {picture}: {why}")));
+        }
         for lane in &mut batch.lanes {
             let mut found = Vec::new();
             let limits = manifest.thresholds;

@@ -110,6 +110,9 @@ fn take(
         let _ = woken.recv();
         return Ok(());
     }
+    if let Some((_, why)) = batch.lost.first() {
+        return Err(Failure::new(Code::Config, format!("a frame cannot be read: {why}")));
+    }
     for lane in &mut batch.lanes {
         let limits = following.manifest.thresholds;
         let found = &mut following.found;

@@ -120,6 +120,9 @@ impl SurfaceMap {
     /// pitch-linear NV12, [`GpuError::Failed`] where the driver does not take it.
     pub fn planes(&mut self, image: &NvmmImage) -> Result<([u64; 3], [usize; 3]), GpuError> {
         self.calls += 1;
+        if self.calls.is_multiple_of(CALLS_IN_USE) {
+            self.forget_unused(CALLS_KEPT);
+        }
         // SAFETY: the image is a loan of a mapped `NvBufSurface`.
         let egl_image = unsafe { egl_image(image) };
         if let Some(mapping) = self.known.get_mut(&image.surface)
@@ -134,11 +137,9 @@ impl SurfaceMap {
         {
             self.forget(oldest);
         }
-        self.forget_unused(CALLS_KEPT);
-        let mapping = self.map(image).or_else(|error| match error {
+        let mapping = self.map(image).or_else(|error| {
             // Mappings of surfaces that are gone may hold what it lacks.
-            GpuError::Failed(_) if self.forget_unused(CALLS_IN_USE) > 0 => self.map(image),
-            error => Err(error),
+            if self.forget_unused(CALLS_IN_USE) > 0 { self.map(image) } else { Err(error) }
         })?;
         let found = (mapping.planes, mapping.strides);
         self.known.insert(image.surface, mapping);

@@ -176,7 +176,8 @@ impl Motion {
         let vague = wider(&x, middle) * wider(&y, middle) * wider(&w, length) * wider(&h, length);
         let vague = vague.ln() / 2.0;
         let odds_most = ((most - vague) * 2.0 / (TAIL + 1.0)).exp();
-        let far = [x, y].map(|value| ((odds_most - 1.0).max(0.0) / value.inverse).sqrt());
+        // A hair more, as both are rounded.
+        let far = [x, y].map(|value| ((odds_most - 1.0).max(0.0) / value.inverse).sqrt() * 1.001 + 0.01);
         Expected { x, y, w, h, cut: [self.x.cut, self.y.cut], vague, odds_most, far }
     }
 }

@@ -294,7 +294,7 @@ bool Build::calibrate(IInt8Calibrator& calibrator, std::string& table, Options c
     mixed = std::make_unique<Mixed>(*network);
     has_int8 = mixed->quantize(table);
     if (!has_int8) {
-        logger().log(ILogger::Severity::kWARNING, "no convolution of this model gains by INT8: the engine computes in float16");
+        logger().log(ILogger::Severity::kWARNING, "watchpost: no convolution of this model gains by INT8: the engine computes in float16");
     }
     return true;
 }

@@ -195,13 +195,12 @@ mod tests {
         });
         assert!(wait(shell(&script("exit 0")), &progress, true).is_ok());
         let heard = told.lock().unwrap().clone();
+        // "starting" may have been told before, where the shell took its time.
+        let last = heard.last();
         assert!(
-            heard
-                .iter()
-                .all(|step| matches!(step, Building::Step { pct: 7, text, beside: true } if text == "tuning")),
+            matches!(last, Some(Building::Step { pct: 7, text, beside: true }) if text == "tuning"),
             "{heard:?}"
         );
-        assert!(!heard.is_empty());
         let failed = wait(shell(&script("echo 'watchpost: the GPU is full' >&2; exit 69")), &progress, false);
         assert_eq!(failed.unwrap_err().to_string(), "the engine cannot be built: the GPU is full");
         let killed = wait(shell(&script("kill -SEGV $$")), &progress, false).unwrap_err().to_string();

@@ -49,13 +49,16 @@ impl Candidate {
             Err(error) => State::Unusable(error.to_string()),
         };
         let is_named = settings.tensorrt.engine.is_some();
-        match state {
-            State::Unusable(text) if !is_named => {
-                let state = other(settings, &machine, &path, text)?;
-                Ok(Self { path, state })
-            }
-            state => Ok(Self { path, state }),
-        }
+        let state = match state {
+            State::Good(..) => state,
+            state if is_named => state,
+            state => other(settings, &machine, &path, state)?,
+        };
+        let state = match state {
+            State::Old { text, .. } if !settings.stand_ins => State::Unusable(text),
+            state => state,
+        };
+        Ok(Self { path, state })
     }
 }
 
@@ -98,23 +101,25 @@ fn judge(settings: &Settings, machine: &Machine, wanted: &Wanted, at: PathBuf, s
     }
 }
 
-/// Another engine of the model in place of the one at `path`, of which `text` says why it is not good.
-fn other(settings: &Settings, machine: &Machine, path: &Path, text: String) -> Result<State, BackendError> {
+/// Another engine of the model in place of the one at `path`, which is not good, in what `state` it may be.
+fn other(settings: &Settings, machine: &Machine, path: &Path, state: State) -> Result<State, BackendError> {
     let others = built::beside_it(path, &settings.manifest.name);
     // What is wanted is the same for all, and takes reading the model.
-    let Some((_, first)) = others.first() else { return Ok(State::Unusable(text)) };
+    let Some((_, first)) = others.first() else { return Ok(state) };
     let wanted = wanted(settings, first)?;
-    let mut meanwhile = None;
+    let mut best = state;
     for (at, stamp) in others {
         match judge(settings, machine, &wanted, at, stamp) {
             State::Good(at, stamp) => return Ok(State::Good(at, stamp)),
             State::Old { at, stamp, .. } => {
-                meanwhile.get_or_insert(State::Old { at, stamp, text: text.clone() });
+                if let State::Unusable(text) = best {
+                    best = State::Old { at, stamp, text };
+                }
             }
             State::Unusable(_) => {}
         }
     }
-    Ok(meanwhile.unwrap_or(State::Unusable(text)))
+    Ok(best)
 }
 
 /// As a failure of the backend.

@@ -84,32 +84,39 @@ pub fn check(settings: &Settings) -> Result<(), BackendError> {
     }
 }
 
-/// Opens the engine that is wanted. One that is missing or unfit is built first; while one that runs can serve, the
-/// wanted one is built beside it.
+/// Opens the engine that is wanted and makes it `ready`. One that is missing or unfit is built first; while one that runs can
+/// serve, the wanted one is built beside it.
 ///
 /// # Errors
 ///
 /// [`BackendError::Unavailable`] where there is none and none can be built, [`BackendError::Config`] where engine and
 /// manifest contradict each other.
-pub fn open(settings: &Settings, progress: &Progress) -> Result<Loaded, BackendError> {
+pub fn open<T>(
+    settings: &Settings,
+    progress: &Progress,
+    ready: impl Fn(Loaded) -> Result<T, BackendError>,
+) -> Result<T, BackendError> {
     let candidate = Candidate::find(settings)?;
     let path = candidate.path;
     let unfit = match candidate.state {
         State::Good(at, stamp) => match load(settings, &at, &stamp)? {
-            Ok(loaded) => return Ok(loaded),
+            Ok(loaded) => return ready(loaded),
             Err(Unfit(text)) => text,
         },
-        State::Old { at, stamp, text } if settings.tensorrt.build => match load(settings, &at, &stamp) {
-            Ok(Ok(loaded)) => {
-                tracing::warn!("{text}; {} serves until a new one is built", at.display());
-                build_beside(settings, path, progress);
-                return Ok(loaded);
+        State::Old { at, stamp, text } if settings.tensorrt.build => {
+            let stand_in = load(settings, &at, &stamp).map_err(|error| error.to_string());
+            let stand_in = stand_in.and_then(|loaded| loaded.map_err(|Unfit(text)| text));
+            match stand_in.and_then(|loaded| ready(loaded).map_err(|error| error.to_string())) {
+                Ok(ready) => {
+                    tracing::warn!("{text}; {} serves until a new one is built", at.display());
+                    build_beside(settings, path, progress);
+                    return Ok(ready);
+                }
+                // What the manifest says now may not fit an engine of before, or the GPU not have the memory for it: one that
+                // only was to stand in keeps nobody from the one that is wanted.
+                Err(why) => format!("{text}; meanwhile {} cannot serve: {why}", at.display()),
             }
-            Ok(Err(Unfit(text))) => text,
-            // What the manifest says now may not fit an engine of before. The one that is built will.
-            Err(BackendError::Config(text) | BackendError::Unavailable(text)) => text,
-            Err(error) => return Err(error),
-        },
+        }
         State::Old { text, .. } | State::Unusable(text) => text,
     };
     if !settings.tensorrt.build {
@@ -123,7 +130,7 @@ pub fn open(settings: &Settings, progress: &Progress) -> Result<Loaded, BackendE
     Kernels::load(&settings.device, kernel_cache(settings).as_deref())?;
     tracing::warn!("{unfit}; it is being built now");
     let (at, stamp) = build_wanted(settings, &path, progress, false)?;
-    load(settings, &at, &stamp)?.map_err(|Unfit(text)| BackendError::Unavailable(text))
+    load(settings, &at, &stamp)?.map_err(|Unfit(text)| BackendError::Unavailable(text)).and_then(ready)
 }
 
 /// Builds what is wanted. An engine that does not fit even then would be built again and again.

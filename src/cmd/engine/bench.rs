@@ -97,7 +97,11 @@ fn find(args: &EngineBenchArgs) -> Result<Found, Failure> {
         return Ok(Found { host, path: args.engine.clone(), plugins });
     }
     let Subject { manifest, folder, .. } = Subject::of_manifest(&args.engine)?;
-    let batch = order::of(&manifest, args.batch.map(usize::from))?.wanted.options.batch;
+    let batch = match args.batch {
+        Some(batch) => usize::from(batch),
+        // As `engine build` chooses it.
+        None => order::of(&manifest, None)?.wanted.options.batch,
+    };
     let host = Host::open(&args.machine, &Configured::default())?;
     let path = host.engine_in(&folder, &manifest, batch);
     let plugins = if plugins.is_empty() { manifest.tensorrt.plugins } else { plugins };

@@ -10,9 +10,12 @@ use tensorrt_sys::Table;
 
 /// Most severe that counts as an error.
 const ERROR: i32 = 1;
+const WARNING: i32 = 2;
 /// Least severe that is kept; what follows are details, thousands of lines a build.
 const INFORMATION: i32 = 3;
 const DETAIL: i32 = 4;
+/// What our shim says in TensorRT's log begins so.
+const OURS: &str = "watchpost: ";
 /// Lines kept of one call, and of threads that are in none.
 const LINES_MAX: usize = 64;
 /// Errors of a build in its error sentence, and characters of all of them.
@@ -144,7 +147,11 @@ pub(super) fn take_elsewhere() -> VecDeque<Line> {
 unsafe extern "C" fn receive(severity: i32, text: *const c_char) {
     // SAFETY: the shim passes a string that is valid during the call.
     let text = unsafe { CStr::from_ptr(text) }.to_string_lossy().trim_end().to_owned();
-    tracing::debug!("TensorRT: {text}");
+    // What our shim says is for people; of what TensorRT warns of much means nothing.
+    match text.strip_prefix(OURS) {
+        Some(text) if severity <= WARNING => tracing::warn!("{text}"),
+        _ => tracing::debug!("TensorRT: {text}"),
+    }
     // A thread that ends has none any more.
     let listener = LISTENER.try_with(Cell::get).ok().flatten();
     let is_detail = severity > INFORMATION;
