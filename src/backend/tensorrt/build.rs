@@ -108,10 +108,11 @@ impl Builder {
     /// What became of it, once it says nothing more.
     fn end(mut self) -> Result<(), BackendError> {
         let status = self.child.wait();
+        let complaint = self.complaints.recv_timeout(TICK).unwrap_or_default();
         if status.as_ref().is_ok_and(|status| status.success()) {
+            warnings(&complaint).for_each(|warning| tracing::warn!("while the engine was built: {warning}"));
             return Ok(());
         }
-        let complaint = self.complaints.recv_timeout(TICK).unwrap_or_default();
         let status = status.map_or_else(|e| e.to_string(), |status| status.to_string());
         Err(BackendError::Unavailable(format!("the engine cannot be built: {}", reason(&complaint, &status))))
     }
@@ -155,6 +156,11 @@ fn last_words(mut said: impl Read) -> String {
     String::from_utf8_lossy(&text).into_owned()
 }
 
+/// What the program's log warns of, without time and place.
+fn warnings(complaint: &str) -> impl Iterator<Item = &str> {
+    complaint.lines().filter_map(|line| Some(line.split_once(" WARN ")?.1.split_once(": ")?.1))
+}
+
 /// The program's own last sentence, else how it ended.
 fn reason(complaint: &str, status: &str) -> String {
     let own = complaint.lines().rev().find_map(|line| line.strip_prefix("watchpost: "));
@@ -176,6 +182,13 @@ mod tests {
         let complaint = "WARN something\nwatchpost: model a.onnx: it is empty: get the file again\n";
         assert_eq!(reason(complaint, "exit status: 69"), "model a.onnx: it is empty: get the file again");
         assert!(reason("", "signal: 11 (SIGSEGV)").contains("SIGSEGV"));
+    }
+
+    #[test]
+    fn what_the_builder_warns_of_is_repeated() {
+        let log = "2026-11-30T22:56:21.113Z  WARN watchpost::cmd::engine::build: RTX takes fp32: not fp16\nother words\n \
+            2026-11-30T22:56:22.113Z  INFO watchpost: built\n";
+        assert_eq!(warnings(log).collect::<Vec<_>>(), ["RTX takes fp32: not fp16"]);
     }
 
     fn shell(script: &str) -> Builder {
