@@ -7,6 +7,8 @@ mod support;
 
 #[path = "engine/frames.rs"]
 mod frames_on_a_gpu;
+#[path = "engine/quantize.rs"]
+mod quantize;
 
 #[allow(dead_code)]
 #[path = "support/gpu.rs"]
@@ -383,6 +385,33 @@ fn a_configuration_says_what_is_built_and_where() {
 }
 
 #[test]
+fn nothing_that_is_read_is_written_over() {
+    let Some(library) = rtx() else { return };
+    let site = Site::new();
+    site.write("tiny.onnx", onnx::yolov8());
+    let build = |more: &[&str]| {
+        engine(
+            site.0.path(),
+            &[&["build", "--manifest", "tiny.toml", "--tensorrt", &library, "--precision"], more].concat(),
+        )
+    };
+    for words in [
+        &["fp32", "--out", "tiny.onnx"][..],
+        &["fp32", "--out", "./tiny.toml"],
+        &["fp32", "--timing-cache", "tiny.onnx"],
+        &["fp32", "--out", "same", "--timing-cache", "same"],
+    ] {
+        build(words).says_in_one_line(CONFIG, &["it would be written over", "give another path"]);
+    }
+    build(&["fp32", "--batches", "1,2,4"]).says_in_one_line(CONFIG, &["--batches: the model takes 1 at a time"]);
+    let picture = picture(&site);
+    engine(site.0.path(), &["calibrate", "--manifest", "tiny.toml", "--images", &picture, "--out", &picture])
+        .says_in_one_line(CONFIG, &["it would be written over"]);
+    assert_eq!(fs::read(site.path("tiny.onnx")).unwrap(), onnx::yolov8());
+    build(&["int8"]).says_in_one_line(CONFIG, &["INT8 with TensorRT-RTX", "scripts/quantize-onnx"]);
+}
+
+#[test]
 fn operators_that_tensorrt_lacks_are_named_with_a_suggestion() {
     let Some(library) = rtx() else { return };
     let site = Site::new();
@@ -395,51 +424,6 @@ fn operators_that_tensorrt_lacks_are_named_with_a_suggestion() {
         ["build", "--manifest", "tiny.toml", "--precision", "fp32", "--tensorrt", &library, "--out", "m.engine"];
     engine(site.0.path(), &words).says_in_one_line(UNAVAILABLE, &["tiny.onnx: ", "(NoSuchOperator)"]);
     assert!(!site.path("m.engine").exists());
-}
-
-/// The way to INT8 of libraries without calibration, with the real model and ONNX Runtime's tools.
-#[test]
-fn a_model_that_was_quantized_with_frames_becomes_an_int8_engine() {
-    let (Some(library), Some(assets)) = (rtx(), find_assets()) else { return };
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    if !root.join(".quantize/PACKAGES").exists() {
-        eprintln!("skipped: no tools: run scripts/quantize-onnx --fetch");
-        return;
-    }
-    let site = Site::new();
-    let model = assets.join("models/yolox_nano.onnx");
-    let manifest = |model: &str| format!("name = \"nano\"\nmodel = {model:?}\nlabels = \"coco80\"\n[tensorrt]\n");
-    site.write("plain.toml", manifest(model.to_str().unwrap()));
-    site.write("int8.toml", manifest("int8.onnx") + "precision = \"int8\"\n");
-    let quantize = |words: &[&str]| {
-        ended(Command::new(root.join("scripts/quantize-onnx")).current_dir(site.0.path()).args(words))
-    };
-    let pictures = assets.join("coco-ccby/images").display().to_string();
-    // As many as ONNX Runtime's tools once took for none.
-    let words =
-        ["calibrate", "--manifest", "plain.toml", "--images", &pictures, "--frames", "16", "--out", "frames"];
-    assert_eq!(engine(site.0.path(), &words).code, Some(0));
-    let model = model.to_str().unwrap();
-    let quantized = quantize(&[model, "frames", "int8.onnx"]);
-    assert_eq!(quantized.code, Some(0), "{quantized:#?}");
-    assert!(quantized.out.contains("tensors quantized with 16 frames"), "{quantized:#?}");
-    let built = engine(site.0.path(), &["build", "--manifest", "int8.toml", "--tensorrt", &library]);
-    assert_eq!(built.code, Some(0), "{built:#?}");
-    let stamp = built::stamp(&only_engine(&site.path("built"))).unwrap();
-    assert_eq!((stamp.options.precision, stamp.model.precision), (Precision::Int8, Precision::Int8));
-    for (words, said) in [
-        (["absent.onnx", "frames", "x.onnx"], "absent.onnx: No such file"),
-        (["frames", "frames", "x.onnx"], "frames: it is no ONNX model"),
-        ([model, "absent", "x.onnx"], "run `watchpost engine calibrate`"),
-        ([model, "plain.toml", "x.onnx"], "it holds no frames: run `watchpost engine calibrate`"),
-        (["int8.onnx", "frames", "x.onnx"], "it is quantized already"),
-    ] {
-        let refused = quantize(&words);
-        assert!(
-            refused.code == Some(1) && refused.err.lines().count() == 1 && refused.err.contains(said),
-            "{refused:#?}"
-        );
-    }
 }
 
 #[test]

@@ -21,12 +21,24 @@ pub fn run(args: &EngineBuildArgs, console: &Console) -> Result<(), Failure> {
     let mut subject = Subject::load(&args.model)?;
     apply(args, &mut subject)?;
     let order = order::of(&subject.manifest, args.batch.map(usize::from).or(subject.batch))?;
+    if let Some(wanted) = subject.manifest.tensorrt.batches.filter(|_| args.batches.is_some())
+        && wanted != order.wanted.options.batches
+    {
+        let text = format!(
+            "--batches: the model takes {} at a time and no other number: export it with a dynamic batch, or leave --batches out",
+            order.wanted.options.batch
+        );
+        return Err(Failure::new(Code::Config, text));
+    }
+    let host = Host::open(&args.machine, &subject.configured);
+    // What this library wants of INT8 is said first; without one, what all do.
+    host.as_ref().map_or(Ok(()), |host| check_precision(host, &order))?;
     if needs_calibration(&order) {
         calibrator::named(&subject.manifest)?;
     }
-    let host = Host::open(&args.machine, &subject.configured)?;
-    check_precision(&host, &order)?;
+    let host = host?;
     let place = Place::new(args, &subject, &order, &host);
+    place.spares(args, &subject)?;
     // Not after ten minutes of building.
     built::prepare(&place.engine)?;
     built::prepare(&place.timing_cache)?;
@@ -85,6 +97,22 @@ impl Place {
         let timing_cache = args.timing_cache.clone();
         let timing_cache = timing_cache.unwrap_or_else(|| host.name(manifest, 0).timing_cache(beside));
         Self { engine, timing_cache }
+    }
+}
+
+impl Place {
+    /// Nothing that is read, or written as well, is written over.
+    fn spares(&self, args: &EngineBuildArgs, subject: &Subject) -> Result<(), Failure> {
+        let manifest = &subject.manifest;
+        let read = [
+            Some(&manifest.model),
+            args.model.manifest.as_ref(),
+            args.model.config.as_ref(),
+            manifest.tensorrt.calibration.as_ref(),
+        ];
+        let read = || read.into_iter().flatten().chain(&manifest.tensorrt.plugins);
+        super::spares(&self.engine, read())?;
+        super::spares(&self.timing_cache, read().chain([&self.engine]))
     }
 }
 

@@ -19,6 +19,7 @@ const FRAMES_FEW: usize = 50;
 /// Gathers frames and writes them.
 pub fn run(args: &EngineCalibrateArgs, console: &Console) -> Result<(), Failure> {
     super::super::start_gstreamer()?;
+    super::spares(&args.out, args.images.iter().chain(&args.manifest).chain(&args.config))?;
     let frames = usize::from(args.frames).min(FRAMES_MAX);
     let header = match &args.config {
         Some(path) => {
@@ -68,6 +69,7 @@ struct Album {
 
 impl Album {
     fn new(manifest: &Manifest, out: &std::path::Path) -> Result<Self, Failure> {
+        super::spares(out, [&manifest.model])?;
         let size = input_size(manifest)?;
         // The letterbox without range, mean and deviation: what it writes are grey levels.
         let spec = InputSpec { range: Range::Byte, mean: [0.0; 3], std: [1.0; 3], ..manifest.input.clone() };

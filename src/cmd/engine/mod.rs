@@ -34,6 +34,19 @@ pub fn run(command: &EngineCommand, console: &Console) -> Result<(), Failure> {
     }
 }
 
+/// Refuses to write a result over one of the `others`.
+fn spares<'a>(result: &Path, others: impl IntoIterator<Item = &'a PathBuf>) -> Result<(), Failure> {
+    let place = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    match others.into_iter().find(|other| place(other) == place(result)) {
+        None => Ok(()),
+        Some(other) => {
+            let text =
+                format!("{}: it would be written over {}: give another path", result.display(), other.display());
+            Err(Failure::new(Code::Config, text))
+        }
+    }
+}
+
 /// A manifest, and what a configuration adds to it.
 struct Subject {
     manifest: Manifest,
