@@ -258,8 +258,19 @@ fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// A name of this process's own in the same folder.
+/// A name of this process's own in the same folder. What processes that are no more began of the same file goes: they were
+/// ended half-way.
 pub(super) fn beside(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    for entry in fs::read_dir(folder_of(path)).into_iter().flatten().flatten() {
+        let other = entry.file_name().to_string_lossy().into_owned();
+        let process = other.strip_prefix(&name).and_then(|rest| rest.strip_prefix('.')?.strip_suffix(".part"));
+        let process = process.filter(|id| !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_digit()));
+        if process.is_some_and(|id| !Path::new("/proc").join(id).exists()) {
+            // It stays where it cannot be removed, and disturbs nobody.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
     with_end(path, &format!(".{}.part", std::process::id()))
 }
 

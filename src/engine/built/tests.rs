@@ -157,6 +157,22 @@ fn other_engines_of_a_model_are_found_the_newest_first() {
 }
 
 #[test]
+fn what_a_process_that_is_no_more_left_half_written_goes() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("m.engine");
+    // No process has a number that large; the first one lives as long as the machine.
+    for part in
+        ["m.engine.4999999.part", "m.engine.1.part", "n.engine.4999999.part", "m.engine.x.part", "m.engine.toml"]
+    {
+        fs::write(dir.path().join(part), "").unwrap();
+    }
+    write_whole(&path, b"plan").unwrap();
+    let mut left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    left.sort_unstable();
+    assert_eq!(left, ["m.engine", "m.engine.1.part", "m.engine.toml", "m.engine.x.part", "n.engine.4999999.part"]);
+}
+
+#[test]
 fn caches_may_be_missing() {
     let dir = tempfile::tempdir().expect("a folder");
     let path = dir.path().join("timing.cache");
