@@ -7,6 +7,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -20,6 +21,9 @@ const ENGINE_BYTES_MAX: u64 = 4 << 30;
 const STAMP_BYTES_MAX: u64 = 64 << 10;
 /// Largest timing cache or calibration table: a few MiB at most.
 const CACHE_BYTES_MAX: u64 = 256 << 20;
+
+/// A file that is being written was written to within this time: frames come minutes apart at most.
+const PART_LASTS: Duration = Duration::from_secs(3600);
 
 /// One step of a build as `watchpost engine build --progress json` prints it, one JSON object a line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -266,7 +270,10 @@ pub(super) fn beside(path: &Path) -> PathBuf {
         let other = entry.file_name().to_string_lossy().into_owned();
         let process = other.strip_prefix(&name).and_then(|rest| rest.strip_prefix('.')?.strip_suffix(".part"));
         let process = process.filter(|id| !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_digit()));
-        if process.is_some_and(|id| !Path::new("/proc").join(id).exists()) {
+        // One of another container is not seen: but a file that is being written is young.
+        let age = entry.metadata().and_then(|metadata| metadata.modified()).ok().and_then(|at| at.elapsed().ok());
+        let is_old = age.is_some_and(|age| age > PART_LASTS);
+        if is_old && process.is_some_and(|id| !Path::new("/proc").join(id).exists()) {
             // It stays where it cannot be removed, and disturbs nobody.
             let _ = fs::remove_file(entry.path());
         }

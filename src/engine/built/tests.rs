@@ -164,12 +164,25 @@ fn what_a_process_that_is_no_more_left_half_written_goes() {
     for part in
         ["m.engine.4999999.part", "m.engine.1.part", "n.engine.4999999.part", "m.engine.x.part", "m.engine.toml"]
     {
-        fs::write(dir.path().join(part), "").unwrap();
+        let file = File::create(dir.path().join(part)).unwrap();
+        file.set_modified(std::time::SystemTime::now() - 2 * PART_LASTS).unwrap();
     }
+    // Another container's, perhaps.
+    fs::write(dir.path().join("m.engine.4999998.part"), "").unwrap();
     write_whole(&path, b"plan").unwrap();
     let mut left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     left.sort_unstable();
-    assert_eq!(left, ["m.engine", "m.engine.1.part", "m.engine.toml", "m.engine.x.part", "n.engine.4999999.part"]);
+    assert_eq!(
+        left,
+        [
+            "m.engine",
+            "m.engine.1.part",
+            "m.engine.4999998.part",
+            "m.engine.toml",
+            "m.engine.x.part",
+            "n.engine.4999999.part"
+        ]
+    );
 }
 
 #[test]
