@@ -370,9 +370,8 @@ impl Seat {
 
     /// The thumbnails of lanes in which something was found, or that were asked for. The others' are not fetched.
     fn hand_over_thumbnails(&mut self, lanes: &mut [Lane]) {
-        let lost = self.lanes.lost();
         for Due { lane, place, colour, mask } in self.due.drain(..) {
-            let Some(to) = place_of(lost, lane).and_then(|place| lanes.get_mut(place)) else { continue };
+            let Some(to) = lanes.get_mut(lane) else { continue };
             if (place.is_asked() || !to.candidates.boxes.is_empty())
                 && let Some((size, pixels)) = self.lanes.thumbnail(lane)
             {
@@ -385,31 +384,21 @@ impl Seat {
     /// The finished batch into `out`; the frames go back to their decoders.
     fn collect(&mut self, candidates_max: usize, out: &mut Batch) -> Result<(), BackendError> {
         let finished = Instant::now();
-        let (lost, of_batch) = (self.lanes.lost(), self.frames.len());
-        out.lanes.truncate(of_batch - lost.len());
-        out.lost.clear();
-        let mut lost = lost.iter().peekable();
-        let mut place = 0;
-        for (lane, (frame, letterbox)) in self.frames.drain(..).zip(&self.letterboxes).enumerate() {
-            if let Some((_, why)) = lost.next_if(|(other, _)| *other == lane) {
-                out.lost.push((frame.info.camera, why.clone()));
-                continue;
-            }
-            match out.lanes.get_mut(place) {
-                Some(to) => (to.frame, to.letterbox, to.thumbnail) = (frame.info, *letterbox, None),
+        out.lanes.truncate(self.frames.len());
+        for (index, (frame, letterbox)) in self.frames.drain(..).zip(&self.letterboxes).enumerate() {
+            match out.lanes.get_mut(index) {
+                Some(lane) => (lane.frame, lane.letterbox, lane.thumbnail) = (frame.info, *letterbox, None),
                 None => {
                     let (candidates, thumbnail) = (Candidates::default(), None);
                     out.lanes.push(Lane { frame: frame.info, letterbox: *letterbox, candidates, thumbnail });
                 }
             }
-            place += 1;
         }
-        for lane in 0..of_batch {
-            if let Some(to) = place_of(self.lanes.lost(), lane).and_then(|place| out.lanes.get_mut(place)) {
-                self.lanes.read(lane, candidates_max, &mut to.candidates)?;
-            }
+        for (index, lane) in out.lanes.iter_mut().enumerate() {
+            self.lanes.read(index, candidates_max, &mut lane.candidates)?;
         }
         self.hand_over_thumbnails(&mut out.lanes);
+        take_lost(self.lanes.lost(), out);
         out.submitted = self.submitted;
         out.finished = finished;
         out.preprocess = self.staged;
@@ -419,10 +408,13 @@ impl Seat {
     }
 }
 
-/// Where among the lanes of a batch that were read a lane is; `None`: its frame is among the `lost`.
-fn place_of(lost: &[(usize, String)], lane: usize) -> Option<usize> {
-    let before = lost.iter().filter(|(other, _)| *other < lane).count();
-    lost.iter().all(|(other, _)| *other != lane).then(|| lane - before)
+/// Takes lanes whose frames could not be read, in order, out of those that were: the device has found nothing in them.
+fn take_lost(lost: &[(usize, String)], out: &mut Batch) {
+    out.lost.clear();
+    for (gone, (lane, why)) in lost.iter().enumerate() {
+        let lane = out.lanes.remove(lane - gone);
+        out.lost.push((lane.frame.camera, why.clone()));
+    }
 }
 
 impl From<GpuError> for BackendError {
@@ -439,7 +431,7 @@ impl From<GpuError> for BackendError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frame::PixelFormat;
+    use crate::frame::{CameraId, PixelFormat};
     use crate::gpu::letterbox::LaneEntry;
 
     #[test]
@@ -461,8 +453,21 @@ mod tests {
 
     #[test]
     fn lanes_behind_a_lost_one_move_up() {
-        let lost = [(0, String::new()), (2, String::new())];
-        assert_eq!([0, 1, 2, 3].map(|lane| place_of(&lost, lane)), [None, Some(0), None, Some(1)]);
-        assert_eq!(place_of(&[], 3), Some(3));
+        let now = Instant::now();
+        let lane = |number: u32| {
+            let frame = Frame::solid(&CameraId::new(&format!("camera{number}")), (8, 8), now).info;
+            let letterbox = Letterbox::new((8, 8), (8, 8), Fit::Centre);
+            Lane { frame, letterbox, candidates: Candidates::default(), thumbnail: None }
+        };
+        let taken = |lost: &[(usize, String)]| {
+            let mut batch = Batch { lanes: (0..4).map(lane).collect(), ..Batch::new(now) };
+            take_lost(lost, &mut batch);
+            let read: Vec<String> = batch.lanes.iter().map(|lane| lane.frame.camera.to_string()).collect();
+            let lost: Vec<String> = batch.lost.iter().map(|(camera, why)| format!("{camera} {why}")).collect();
+            (read.join(" "), lost.join(" "))
+        };
+        let lost = [(0, "a".to_owned()), (2, "b".to_owned())];
+        assert_eq!(taken(&lost), ("camera1 camera3".to_owned(), "camera0 a camera2 b".to_owned()));
+        assert_eq!(taken(&[]), ("camera0 camera1 camera2 camera3".to_owned(), String::new()));
     }
 }

@@ -270,11 +270,11 @@ fn a_newer_engine_takes_over_between_two_batches_and_one_that_cannot_be_opened_l
     assert_eq!((counts.inferred, counts.dropped, counts.overwritten), (4, 0, 0));
 }
 
-#[test]
-fn a_batch_that_never_ends_is_no_progress_however_often_it_is_asked_for() {
+/// The backend hangs with this frame: that is no progress until it goes on.
+fn hangs_with(frame: Frame) {
     let bench = start(1, Vec::new());
     bench.hangs.store(true, Ordering::Relaxed);
-    assert!(bench.writer.put_lossless(frame(0)));
+    assert!(bench.writer.put_lossless(frame));
     // Several turns of the loop.
     assert!(bench.batches.recv_timeout(4 * TICK).is_err());
     assert!(bench.heart.age(Instant::now()) > 3 * TICK);
@@ -285,18 +285,15 @@ fn a_batch_that_never_ends_is_no_progress_however_often_it_is_asked_for() {
     assert!(bench.heart.age(Instant::now()) < 3 * TICK);
 }
 
+#[test]
+fn a_batch_that_never_ends_is_no_progress_however_often_it_is_asked_for() {
+    hangs_with(frame(0));
+}
+
 /// The decoder whose frame is looked at hangs, say: the watchdog is to see it.
 #[test]
 fn a_look_that_never_ends_is_no_progress_either() {
-    let bench = start(1, Vec::new());
-    bench.hangs.store(true, Ordering::Relaxed);
-    assert!(bench.writer.put_lossless(on_device(Pass::new(gate(), Instant::now()), 0, 50)));
-    assert!(bench.batches.recv_timeout(4 * TICK).is_err());
-    assert!(bench.heart.age(Instant::now()) > 3 * TICK);
-    bench.hangs.store(false, Ordering::Relaxed);
-    let _ = bench.free.try_send(bench.batches.recv().expect("a batch"));
-    drop(bench.writer);
-    assert!(bench.thread.join().is_ok_and(|end| end.is_ok()));
+    hangs_with(on_device(Pass::new(gate(), Instant::now()), 0, 50));
 }
 
 /// A frame on the device, as bright as it is said.

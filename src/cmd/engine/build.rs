@@ -98,9 +98,7 @@ impl Place {
         let timing_cache = timing_cache.unwrap_or_else(|| host.name(manifest, 0).timing_cache(beside));
         Self { engine, timing_cache }
     }
-}
 
-impl Place {
     /// Nothing that is read, or written as well, is written over.
     fn spares(&self, args: &EngineBuildArgs, subject: &Subject) -> Result<(), Failure> {
         let manifest = &subject.manifest;
