@@ -74,7 +74,8 @@ pub fn picture(operator: &str) -> Vec<u8> {
     model(&bytes(1, &node), &[], &[1, 3, 32, 32])
 }
 
-/// A convolution before it, so that there is something to compute: each two pixels of a row become a box. Any batch.
+/// A convolution before it, so that there is something to compute: each two pixels of a row become a box, in the picture
+/// and of a size; grey ones are of a score of .2, of noise some are above .25. Any batch.
 pub fn yolov8_convolution() -> Vec<u8> {
     let list = |name: &[u8], values: [u8; 2]| {
         let values = values.map(|value| number(8, value)).concat();
@@ -85,7 +86,12 @@ pub fn yolov8_convolution() -> Vec<u8> {
     let names = [bytes(1, b"images"), bytes(1, b"weight"), bytes(2, b"boxes"), bytes(3, b"conv")].concat();
     let convolution = bytes(1, &[names, bytes(4, b"Conv"), attributes].concat());
     let reshape = [bytes(1, b"boxes"), bytes(1, b"shape"), bytes(2, b"output"), bytes(4, b"Reshape")].concat();
-    let weights: Vec<u8> = (0_u8..36).flat_map(|i| (f32::from(i) / 36.0 - 0.5).to_le_bytes()).collect();
+    // What becomes of pixels that are all 1: centre, size, and the score of each class.
+    let sums = [32.0_f32, 32.0, 16.0, 16.0, 0.4, 0.4];
+    let weight = |(kind, sum): (usize, f32)| {
+        (0..6_usize).map(move |i| (sum * (1 + (i * 5 + kind) % 6) as f32 / 21.0).to_le_bytes())
+    };
+    let weights: Vec<u8> = sums.into_iter().enumerate().flat_map(weight).flatten().collect();
     let dims = [6, 3, 1, 2].map(|d| number(1, d)).concat();
     let weight = [dims, number(2, 1), bytes(8, b"weight"), bytes(9, &weights)].concat();
     let values: Vec<u8> = [0_i64, 6, 512].iter().flat_map(|v| v.to_le_bytes()).collect();
