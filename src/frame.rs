@@ -275,6 +275,29 @@ impl SystemImage {
             planes: Box::new(OwnedPlanes(planes)),
         }
     }
+
+    /// Bytes that a plane needs: its rows with their padding, but for the last one's. 0 where the format has no such plane.
+    pub fn plane_bytes(&self, index: usize) -> usize {
+        let (width, height) = (self.width as usize, self.height as usize);
+        let (half_width, half_height) = (width.div_ceil(2), height.div_ceil(2));
+        let (row, rows) = match (self.format, index) {
+            (_, 0) => (width, height),
+            (PixelFormat::I420, _) => (half_width, half_height),
+            (PixelFormat::Nv12, 1) => (2 * half_width, half_height),
+            (PixelFormat::Nv12, _) => return 0,
+        };
+        self.strides[index] * (rows - 1) + row
+    }
+
+    /// The bytes of a plane, as many as it needs.
+    ///
+    /// # Errors
+    ///
+    /// A sentence where there are fewer.
+    pub fn plane(&self, index: usize) -> Result<&[u8], String> {
+        let bytes = self.planes.plane(index).get(..self.plane_bytes(index));
+        bytes.ok_or_else(|| format!("plane {index} of a frame is shorter than its caps say"))
+    }
 }
 
 impl Frame {

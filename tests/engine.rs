@@ -5,8 +5,8 @@ extern crate watchpost;
 
 mod support;
 
-#[path = "engine/frames.rs"]
-mod frames_on_a_gpu;
+#[path = "engine/lanes.rs"]
+mod lanes;
 #[path = "engine/quantize.rs"]
 mod quantize;
 

@@ -345,7 +345,11 @@ impl Lanes {
 
     /// Copies a frame of host memory into pinned memory and starts its way to the device.
     fn upload(&mut self, lane: usize, image: &SystemImage) -> Result<[u64; 3], GpuError> {
-        let (sizes, offsets, bytes) = plane_layout(image);
+        let (mut offsets, mut bytes) = ([0; 3], 0);
+        for (plane, offset) in offsets.iter_mut().enumerate() {
+            *offset = bytes;
+            bytes += image.plane_bytes(plane).next_multiple_of(PLANE_ALIGN);
+        }
         let slot = &mut self.uploads[lane];
         if slot.as_ref().is_none_or(|upload| upload.device.len() < bytes) {
             let device = &self.plan.device;
@@ -353,12 +357,9 @@ impl Lanes {
         }
         let Some(upload) = slot else { return Ok([0; 3]) };
         let mut addresses = [0; 3];
-        for plane in (0..3).filter(|plane| sizes[*plane] > 0) {
-            let from = image.planes.plane(plane);
-            let Some(from) = from.get(..sizes[plane]) else {
-                return Err(GpuError::Config(format!("plane {plane} of a frame is shorter than its caps say")));
-            };
-            upload.host.bytes_mut()[offsets[plane]..][..sizes[plane]].copy_from_slice(from);
+        for plane in (0..3).filter(|plane| image.plane_bytes(*plane) > 0) {
+            let from = image.plane(plane).map_err(GpuError::Config)?;
+            upload.host.bytes_mut()[offsets[plane]..][..from.len()].copy_from_slice(from);
             addresses[plane] = upload.device.address() + offsets[plane] as u64;
         }
         self.stream.upload(&upload.host, 0, &upload.device, 0, bytes)?;
@@ -389,23 +390,6 @@ impl Drop for Lanes {
             tracing::debug!("the GPU's stream ends with: {error}");
         }
     }
-}
-
-/// Bytes and offset of each plane, and bytes of all, as they are uploaded: with their rows' padding, but for the last.
-fn plane_layout(image: &SystemImage) -> ([usize; 3], [usize; 3], usize) {
-    let (width, height) = (image.width as usize, image.height as usize);
-    let (half_width, half_height) = (width.div_ceil(2), height.div_ceil(2));
-    let shapes = match image.format {
-        PixelFormat::I420 => [(width, height), (half_width, half_height), (half_width, half_height)],
-        PixelFormat::Nv12 => [(width, height), (2 * half_width, half_height), (0, 0)],
-    };
-    let (mut sizes, mut offsets, mut end) = ([0; 3], [0; 3], 0);
-    for (plane, (row, rows)) in shapes.into_iter().enumerate().filter(|(_, (row, _))| *row > 0) {
-        sizes[plane] = image.strides[plane] * (rows - 1) + row;
-        offsets[plane] = end;
-        end += sizes[plane].next_multiple_of(PLANE_ALIGN);
-    }
-    (sizes, offsets, end)
 }
 
 /// An output that is not one row of boxes a lane.

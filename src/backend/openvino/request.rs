@@ -11,7 +11,7 @@ use super::super::{BackendError, Batch, Lane};
 use super::model::Layout;
 use super::{Settings, unavailable, words};
 use crate::engine::Thresholds;
-use crate::frame::{CameraId, Frame, Image};
+use crate::frame::{CameraId, Frame, Image, SystemImage};
 use crate::letterbox::{Fit, Letterbox};
 use crate::mask::{RegionMask, Span};
 use crate::thumbnail::{Blank, Shrink};
@@ -124,10 +124,11 @@ impl Request {
 
     fn execute(&mut self, job: &mut Job) -> Result<(), BackendError> {
         let start = Instant::now();
-        job.batch.lanes.truncate(job.frames.len());
         self.fill(job)?;
         let filled = Instant::now();
-        self.infer.infer().map_err(|e| BackendError::DropBatch(words(&e)))?;
+        if !job.batch.lanes.is_empty() {
+            self.infer.infer().map_err(|e| BackendError::DropBatch(words(&e)))?;
+        }
         let inferred = Instant::now();
         self.decode(&mut job.batch)?;
         let batch = &mut job.batch;
@@ -139,33 +140,39 @@ impl Request {
         Ok(())
     }
 
-    /// Writes the frames into the input tensor and gives their pixels back.
+    /// Writes the frames into the input tensor and gives their pixels back. Of those that cannot be read each is lost alone.
     fn fill(&mut self, job: &mut Job) -> Result<(), BackendError> {
         let fail = |e: openvino::InferenceError| BackendError::Reopen(words(&e));
         let mut tensor = self.infer.get_tensor(&self.layout.picture).map_err(fail)?;
         let data = tensor.get_data_mut::<f32>().map_err(fail)?;
+        let Batch { lanes, lost, .. } = &mut job.batch;
         let blanks = job.blanks.drain(..).chain(std::iter::repeat_with(|| None));
-        for (lane, (frame, blank)) in job.frames.drain(..).zip(blanks).enumerate() {
-            let Image::System(image) = &frame.image else {
-                let (camera, memory) = (&frame.info.camera, frame.image.memory());
-                return Err(BackendError::DropBatch(format!(
-                    "camera {camera} delivers {memory}, which OpenVINO cannot read: set decode = \"software\" for it"
-                )));
+        let mut filled = 0;
+        lost.clear();
+        for (frame, blank) in job.frames.drain(..).zip(blanks) {
+            let image = match readable(&frame.image) {
+                Ok(image) => image,
+                Err(why) => {
+                    lost.push((frame.info.camera, why));
+                    continue;
+                }
             };
             let letterbox = Letterbox::new((image.width, image.height), self.layout.input, self.fit);
             let at = frame.mask.as_ref().map(|mask| mask_index(&mut self.masks, mask, &letterbox));
             let spans = at.map_or(&[][..], |at| &self.masks[at].2);
-            self.writer.write(image, &letterbox, spans, lane, data);
+            self.writer.write(image, &letterbox, spans, filled, data);
             let thumbnail =
                 blank.map(|blank| Arc::new(blank.write(image, frame.mask.as_deref(), &mut self.shrink)));
-            match job.batch.lanes.get_mut(lane) {
+            match lanes.get_mut(filled) {
                 Some(old) => (old.frame, old.letterbox, old.thumbnail) = (frame.info, letterbox, thumbnail),
                 None => {
                     let candidates = crate::yolo::Candidates::default();
-                    job.batch.lanes.push(Lane { frame: frame.info, letterbox, candidates, thumbnail });
+                    lanes.push(Lane { frame: frame.info, letterbox, candidates, thumbnail });
                 }
             }
+            filled += 1;
         }
+        lanes.truncate(filled);
         Ok(())
     }
 
@@ -197,6 +204,18 @@ impl Request {
         }
         Ok(())
     }
+}
+
+/// A frame whose pixels are here, all of them, or why it is not.
+fn readable(image: &Image) -> Result<&SystemImage, String> {
+    let Image::System(system) = image else {
+        let memory = image.memory();
+        return Err(format!(
+            "it lies in {memory}, which OpenVINO cannot read: set decode = \"software\" for this camera"
+        ));
+    };
+    (0..3).try_for_each(|plane| system.plane(plane).map(drop))?;
+    Ok(system)
 }
 
 /// The spans of a mask under a geometry, computed once.

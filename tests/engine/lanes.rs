@@ -1,4 +1,4 @@
-//! Frames through a real engine, on a machine with a GPU.
+//! Frames through real backends: TensorRT on a machine with a GPU, OpenVINO on any.
 
 use super::*;
 
@@ -65,29 +65,56 @@ fn found_in(backend: &mut impl Backend, woken: &Receiver<()>, round: u64) -> BTr
     found(&through(backend, woken, (0..4).map(|number| frame_of(round, number, picture(round, number))).collect()))
 }
 
-/// And no more than the kernel gives: which ones it gave were a matter of chance then.
-#[test]
-fn the_model_finds_some_boxes_in_noise() {
+/// The CPU's backend with the same model.
+fn openvino_backend() -> (Site, OpenVino, Receiver<()>) {
     let site = Site::new();
     site.write("tiny.onnx", onnx::yolov8_convolution());
     let manifest = Manifest::load(&site.path("tiny.toml")).unwrap();
-    let device = "CPU".to_owned();
-    let precision = OpenvinoPrecision::F32;
-    let openvino = OpenvinoConfig { library: None, device, precision, requests: 1, streams: 1, threads: 1 };
+    let (device, precision) = ("CPU".to_owned(), OpenvinoPrecision::F32);
+    let openvino = OpenvinoConfig { library: None, device, precision, requests: 2, streams: 1, threads: 1 };
     let (wake, woken) = bounded(1);
     let settings = openvino::Settings { manifest, lanes: 4, openvino, cache_dir: None };
-    let mut backend = OpenVino::open(&settings, wake).unwrap();
+    let backend = OpenVino::open(&settings, wake).unwrap();
+    (site, backend, woken)
+}
+
+/// And no more than the kernel gives: which ones it gave were a matter of chance then.
+#[test]
+fn the_model_finds_some_boxes_in_noise() {
+    let (_site, mut backend, woken) = openvino_backend();
     for boxes in (0..8).flat_map(|round| found_in(&mut backend, &woken, round).into_values()) {
         assert!((10..HEAD_BOXES).contains(&boxes.len()), "{}", boxes.len());
     }
 }
 
-/// Two seats take turns: each lane of each is lost, read again and lost again.
 #[test]
 fn on_a_gpu_a_frame_that_cannot_be_read_is_lost_alone() {
     let Some(library) = on_a_gpu() else { return };
     let (_site, mut backend, woken) = tiny_backend(library);
-    let expected: Vec<_> = (0..8).map(|round| found_in(&mut backend, &woken, round)).collect();
+    what_cannot_be_read_is_lost_alone(&mut backend, &woken);
+}
+
+#[test]
+fn a_frame_that_openvino_cannot_read_is_lost_alone() {
+    let (_site, mut backend, woken) = openvino_backend();
+    what_cannot_be_read_is_lost_alone(&mut backend, &woken);
+    let nowhere = |number| {
+        let (size, image) = ((64, 48), picture(0, number));
+        let SystemImage { format, width, height, strides, colour, .. } = image;
+        let (planes, loan) = ([0; 3], Box::new(()));
+        let image = Image::Cuda(CudaImage { format, width, height, planes, strides, colour, stream: 0, loan });
+        Frame { image, ..Frame::solid(&CameraId::new(&format!("camera{number}")), size, Instant::now()) }
+    };
+    let batch = through(&mut backend, &woken, (0..4).map(nowhere).collect());
+    assert!(batch.lanes.is_empty(), "{batch:?}");
+    assert_eq!(batch.lost.len(), 4);
+    assert!(batch.lost[0].1.contains("CUDA memory, which OpenVINO cannot read: set decode = \"software\""));
+    assert_eq!(found_in(&mut backend, &woken, 0).len(), 4, "it goes on");
+}
+
+/// Batches in flight take turns: each lane of each is lost, read again and lost again.
+fn what_cannot_be_read_is_lost_alone(backend: &mut impl Backend, woken: &Receiver<()>) {
+    let expected: Vec<_> = (0..8).map(|round| found_in(backend, woken, round)).collect();
     assert!(expected.iter().flat_map(BTreeMap::values).all(|boxes| !boxes.is_empty()), "the model finds nothing");
     let thumbnails = Thumbnails::new(4, ThumbnailMetrics::default());
     let asked = thumbnails.asked();
@@ -106,7 +133,7 @@ fn on_a_gpu_a_frame_that_cannot_be_read_is_lost_alone() {
             }
             frames.push(frame_of(round, number, image));
         }
-        let batch = through(&mut backend, &woken, frames);
+        let batch = through(backend, woken, frames);
         let mut expected = expected[round as usize].clone();
         (0..4)
             .filter(|number| is_lost(*number))
