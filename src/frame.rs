@@ -205,6 +205,18 @@ pub enum PixelFormat {
     Nv12,
 }
 
+impl PixelFormat {
+    /// Bytes of a row and rows of each plane, of `size` pixels; no bytes and no rows where the format has no third plane.
+    pub fn planes(self, (width, height): (u32, u32)) -> [(usize, usize); 3] {
+        let (half_width, half_height) = (width.div_ceil(2) as usize, height.div_ceil(2) as usize);
+        let luma = (width as usize, height as usize);
+        match self {
+            Self::I420 => [luma, (half_width, half_height), (half_width, half_height)],
+            Self::Nv12 => [luma, (2 * half_width, half_height), (0, 0)],
+        }
+    }
+}
+
 /// How YUV values map to RGB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Colour {
@@ -278,15 +290,8 @@ impl SystemImage {
 
     /// Bytes that a plane needs: its rows with their padding, but for the last one's. 0 where the format has no such plane.
     pub fn plane_bytes(&self, index: usize) -> usize {
-        let (width, height) = (self.width as usize, self.height as usize);
-        let (half_width, half_height) = (width.div_ceil(2), height.div_ceil(2));
-        let (row, rows) = match (self.format, index) {
-            (_, 0) => (width, height),
-            (PixelFormat::I420, _) => (half_width, half_height),
-            (PixelFormat::Nv12, 1) => (2 * half_width, half_height),
-            (PixelFormat::Nv12, _) => return 0,
-        };
-        self.strides[index] * (rows - 1) + row
+        let (row, rows) = self.format.planes((self.width, self.height))[index];
+        rows.checked_sub(1).map_or(0, |full| self.strides[index] * full + row)
     }
 
     /// The bytes of a plane, as many as it needs.

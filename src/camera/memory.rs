@@ -112,16 +112,9 @@ fn strides(of_planes: &[i32]) -> Result<[usize; 3], CameraError> {
 
 /// Bytes that planes of these offsets and strides reach to, the last row without its padding.
 fn end(format: PixelFormat, size: (u32, u32), offsets: [usize; 3], strides: [usize; 3]) -> Option<usize> {
-    let (width, height) = (size.0 as usize, size.1 as usize);
-    let chroma = match format {
-        PixelFormat::I420 => width.div_ceil(2),
-        PixelFormat::Nv12 => width.div_ceil(2) * 2,
-    };
-    let planes = if format == PixelFormat::I420 { 3 } else { 2 };
-    let shapes = [(width, height), (chroma, height.div_ceil(2)), (chroma, height.div_ceil(2))];
     let mut end = 0;
-    for plane in 0..planes {
-        let (bytes, rows) = shapes[plane];
+    let has = |plane: &(usize, (usize, usize))| plane.0 == 0 || plane.1 != (0, 0);
+    for (plane, (bytes, rows)) in format.planes(size).into_iter().enumerate().filter(has) {
         if strides[plane] < bytes {
             return None;
         }
